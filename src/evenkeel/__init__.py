@@ -1,0 +1,1 @@
+"""evenkeel: nightly convergence testing of LLM and VLM training."""

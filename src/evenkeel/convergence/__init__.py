@@ -1,0 +1,1 @@
+"""Whether a run still converges: verdicts, baselines, statistics and history."""

@@ -1,0 +1,1 @@
+"""From a driver to its finished run: plans, snapshots, jobs, and how each job ended."""

@@ -1,0 +1,1 @@
+"""What a run measured: event files, metric series, and checks written over them."""

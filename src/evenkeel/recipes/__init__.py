@@ -1,0 +1,1 @@
+"""What is trained: names, recipe configuration, suites and the agreement between them."""

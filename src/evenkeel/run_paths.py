@@ -1,0 +1,128 @@
+"""Where everything lies: the files of one run, and the folders of a repository.
+
+No other module puts such a path together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from evenkeel.errors import InputError, did_you_mean
+
+RECIPES = Path("examples/configs/recipes")
+SUITES = Path("tests/test_suites")
+BASELINES = Path("tests/baselines")
+SNAPSHOTS = Path("code_snapshots")
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """The files of one run. They lie beside its driver, in a directory of the driver's name."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """The recipe's name."""
+        return self.root.name
+
+    @property
+    def ckpt_dir(self) -> Path:
+        """Checkpoints, one folder per saved step; removed after a passed run."""
+        return self.root / "ckpts"
+
+    @property
+    def log_dir(self) -> Path:
+        """TensorBoard event files, one per start of the trainer."""
+        return self.root / "logs"
+
+    @property
+    def metrics(self) -> Path:
+        """``metrics.json``: what the event files hold, merged by step."""
+        return self.root / "metrics.json"
+
+    @property
+    def run_json(self) -> Path:
+        """``run.json``: provenance of the run and how each of its starts ended."""
+        return self.root / "run.json"
+
+    @property
+    def run_log(self) -> Path:
+        """Everything the trainer printed, over all its starts."""
+        return self.root / "run.log"
+
+    @property
+    def verdict(self) -> Path:
+        """``verdict.json``: the last judgement of this run."""
+        return self.root / "verdict.json"
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A tree that holds recipes and drivers: ours, or another team's of the same layout."""
+
+    root: Path
+
+    @classmethod
+    def around(cls, start: Path) -> Repository:
+        """The nearest folder at or above ``start`` that has ``tests/test_suites``.
+
+        Raises:
+            InputError: there is none.
+        """
+        start = start.resolve()
+        for folder in (start, *start.parents):
+            if (folder / SUITES).is_dir():
+                return cls(folder)
+        raise InputError(
+            f"no {SUITES}/ at or above {start}",
+            fix="call from inside the repository, or pass --root DIR",
+        )
+
+    @property
+    def recipes_dir(self) -> Path:
+        """``examples/configs/recipes``."""
+        return self.root / RECIPES
+
+    @property
+    def suites_dir(self) -> Path:
+        """``tests/test_suites``: drivers by kind, and the listings."""
+        return self.root / SUITES
+
+    @property
+    def baselines_dir(self) -> Path:
+        """``tests/baselines``: one folder per recipe, one file per platform."""
+        return self.root / BASELINES
+
+    @property
+    def snapshots_dir(self) -> Path:
+        """``code_snapshots``: generated, ignored by git."""
+        return self.root / SNAPSHOTS
+
+    def driver(self, kind: str, name: str) -> Path:
+        """The driver script of a recipe; ``kind`` is ``llm`` or ``vlm``."""
+        return self.suites_dir / kind / f"{name}.sh"
+
+    def recipe(self, kind: str, name: str) -> Path:
+        """The YAML of a recipe; ``kind`` is ``llm`` or ``vlm``."""
+        return self.recipes_dir / kind / f"{name}.yaml"
+
+    def find_recipe(self, name: str) -> Path:
+        """The one YAML called ``name`` anywhere below ``recipes_dir``.
+
+        Raises:
+            InputError: there is none, or more than one.
+        """
+        found = sorted(self.recipes_dir.rglob(f"{name}.yaml"))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InputError(
+                f"{len(found)} recipes are called {name!r}: {', '.join(map(str, found))}"
+            )
+        names = [path.stem for path in self.recipes_dir.rglob("*.yaml")]
+        raise InputError(
+            f"no recipe {name!r} below {self.recipes_dir}{did_you_mean(name, names)}",
+            fix="name a file below it without .yaml, or pass the path of a YAML file",
+        )

@@ -1,0 +1,1 @@
+"""The trainers themselves: the only room that imports torch."""
