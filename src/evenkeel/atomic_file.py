@@ -15,7 +15,8 @@ def write_text(path: Path, text: str) -> None:
     """Replace ``path`` by ``text``: temporary file beside it, fsync, rename.
 
     Raises:
-        MachineError: the file system refused (full, read-only, no permission); ``path`` is as it was.
+        MachineError: the file system refused (full, read-only, no
+            permission); ``path`` is as it was.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +39,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """``write_text`` of ``value`` as indented JSON with a final newline; NaN and Infinity stay visible."""
+    """``write_text`` of ``value`` as indented JSON with a final newline; non-finite values stay."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
@@ -52,5 +53,5 @@ def _refused(path: Path, error: OSError) -> MachineError:
     return MachineError(
         f"cannot write: {error.strerror or error}",
         path=path,
-        fix="free space or permissions there, then run the same command again; the old file is whole",
+        fix="make room or get permission there, then run it again; the old file is whole",
     )

@@ -1,4 +1,4 @@
-"""``evenkeel``: finds the subcommand, imports it, and turns errors into messages and exit status."""
+"""``evenkeel``: imports the subcommand asked for; turns errors into messages and exit status."""
 
 from __future__ import annotations
 
