@@ -53,6 +53,14 @@ class RunPaths:
         return self.root / "run.log"
 
     @property
+    def stop_request(self) -> Path:
+        """Exists while somebody asks the trainer to checkpoint and end; its text is the reason.
+
+        A file, not a signal: it reaches the trainer through torchrun, srun, containers and nodes.
+        """
+        return self.root / "stop_request"
+
+    @property
     def verdict(self) -> Path:
         """``verdict.json``: the last judgement of this run."""
         return self.root / "verdict.json"

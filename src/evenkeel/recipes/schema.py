@@ -180,6 +180,9 @@ class TrainLoop:
 
     max_num_steps: int = layout_only(100)
     """Optimizer steps; a run that stops earlier is not finished."""
+    steps_per_run: int | None = layout_only(None)
+    """Steps of one start of the trainer: it then saves a checkpoint and ends, and the next start
+    continues; absent: all of them."""
     val_period: int = layout_only(0)
     """Steps between validations; 0: only after the last step."""
     val_at_start: bool = layout_only(False)
