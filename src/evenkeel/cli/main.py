@@ -13,7 +13,9 @@ from evenkeel.errors import EXIT_INTERRUPTED, EvenkeelError
 
 # subcommand → (module below evenkeel.cli, one line of help), in the order in which data flows.
 # Only the module of the subcommand that was asked for is imported: --help stays fast.
-SUBCOMMANDS: dict[str, tuple[str, str]] = {}
+SUBCOMMANDS: dict[str, tuple[str, str]] = {
+    "recipe": ("recipe", "show what a recipe resolves to, and where each value comes from"),
+}
 
 EPILOG = """\
 exit status: 0 good; 1 a verdict or finding that is not; 2 bad input or usage;
