@@ -1,0 +1,197 @@
+"""The micro-batches of one rank at one step, as a pure function of the step.
+
+Samples stream by in the order of seeded epochs; step s trains samples (s-1)·G … s·G-1 of that
+stream, G the global batch size. Neither the number of ranks nor the micro-batch size enters, so a
+run resumes at any step, on any layout, with the samples it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from evenkeel.errors import InputError
+from evenkeel.training.data.chat_mask import Sample
+from evenkeel.training.data.hash_order import permutation
+from evenkeel.training.data.packing import first_fit_decreasing
+from evenkeel.training.data.samples import Samples, open_dataset
+
+__all__ = ["BatchSource", "MicroBatch", "Sample", "Samples", "open_dataset"]
+
+NOT_TRAINED = -100
+"""Label of a position that does not count; the ``ignore_index`` of torch's cross-entropy."""
+
+LENGTH_MULTIPLE = 8
+"""Rows are padded to a multiple of this: tensor cores and sequence parallelism want it."""
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows of one forward pass. Every tensor is int64 of shape (batch, seq)."""
+
+    input_ids: torch.Tensor
+    labels: torch.Tensor
+    """The token that each position has to predict (shifted already); ``NOT_TRAINED`` elsewhere."""
+    position_ids: torch.Tensor
+    """0, 1, … within each sample."""
+    attention_mask: torch.Tensor
+    """1 on tokens, 0 on padding, which is always on the right. A row without any sample keeps a
+    1 at its first position, so that no attention is over nothing."""
+    segment_ids: torch.Tensor | None
+    """Packed rows: 1, 2, … per sample of a row and 0 on padding; positions attend to earlier ones
+    of the same segment. None where rows hold one sample each."""
+    num_trained_tokens: int
+    """Labels that are not ``NOT_TRAINED``."""
+    sample_indices: tuple[tuple[int, ...], ...]
+    """Per row, the samples in it by their index in the set, left to right."""
+
+
+class BatchSource:
+    """Cuts a set of samples into global batches and those into one rank's micro-batches."""
+
+    def __init__(
+        self,
+        samples: Samples,
+        *,
+        global_batch_size: int,
+        micro_batch_size: int,
+        dp_rank: int,
+        dp_size: int,
+        seed: int,
+        shuffle: bool,
+        max_length: int,
+        pad_id: int,
+        pack: bool,
+    ) -> None:
+        """Bind a set to one rank's place.
+
+        Args:
+            samples: what to draw from.
+            global_batch_size: samples of a step over all ranks.
+            micro_batch_size: rows of one forward pass on one rank.
+            dp_rank: this rank's index among the ``dp_size`` data-parallel ones.
+            dp_size: how many ranks share a global batch.
+            seed: of the order of each epoch.
+            shuffle: off: every epoch runs in the order of the set.
+            max_length: positions of a row at most; of a longer sample the front is trained.
+            pad_id: token id of padding.
+            pack: several samples in a row, as many as ``max_length`` admits.
+
+        Raises:
+            InputError: the set is empty, or a size is below 1.
+        """
+        sizes = {
+            "global_batch_size": global_batch_size,
+            "micro_batch_size": micro_batch_size,
+            "max_length": max_length,
+            "dp_size": dp_size,
+        }
+        for name, size in sizes.items():
+            if size < 1:
+                raise InputError(f"{name} is {size}; it must be 1 or more")
+        if not 0 <= dp_rank < dp_size:
+            raise ValueError(f"dp_rank {dp_rank} is not below dp_size {dp_size}")
+        if len(samples) == 0:
+            raise InputError("the data set has no samples")
+        self._samples, self._seed, self._shuffle = samples, seed, shuffle
+        self._global_batch_size, self._micro_batch_size = global_batch_size, micro_batch_size
+        self._dp_rank, self._dp_size = dp_rank, dp_size
+        self._max_length, self._pad_id, self._pack = max_length, pad_id, pack
+
+    @property
+    def num_batches(self) -> int:
+        """Global batches of ``one_pass``."""
+        return -(-len(self._samples) // self._global_batch_size)
+
+    def sample_indices(self, step: int) -> list[int]:
+        """Indices of the samples of step ``step`` (the first is 1), over all ranks, in order."""
+        if step < 1:
+            raise ValueError(f"step is {step}; the first is 1")
+        size = len(self._samples)
+        start = (step - 1) * self._global_batch_size
+        indices: list[int] = []
+        while len(indices) < self._global_batch_size:
+            epoch, offset = divmod(start + len(indices), size)
+            missing = self._global_batch_size - len(indices)
+            if self._shuffle:
+                order = permutation(size, self._seed, epoch)
+                indices += order[offset : offset + missing].tolist()
+            else:
+                indices += range(offset, min(offset + missing, size))
+        return indices
+
+    def global_batch(self, step: int) -> list[MicroBatch]:
+        """This rank's micro-batches of step ``step``; every rank gets equally many.
+
+        A global batch that does not divide evenly is filled up with rows that train nothing.
+        """
+        return self._micro_batches(self.sample_indices(step))
+
+    def one_pass(self) -> Iterator[list[MicroBatch]]:
+        """Every sample exactly once, in the order of the set: what validation needs.
+
+        Yields this rank's micro-batches per global batch, equally many on every rank.
+        """
+        for start in range(0, len(self._samples), self._global_batch_size):
+            end = min(start + self._global_batch_size, len(self._samples))
+            yield self._micro_batches(range(start, end))
+
+    def _micro_batches(self, indices: Sequence[int]) -> list[MicroBatch]:
+        rows = self._rows(indices)
+        rows_per_round = self._micro_batch_size * self._dp_size
+        batches = []
+        for first in range(0, len(rows), rows_per_round):
+            start = first + self._dp_rank * self._micro_batch_size
+            mine = rows[start : start + self._micro_batch_size]
+            mine += [()] * (self._micro_batch_size - len(mine))
+            batches.append(self._micro_batch(mine))
+        return batches
+
+    def _rows(self, indices: Sequence[int]) -> list[tuple[int, ...]]:
+        """Samples of each row of the global batch, before it is dealt to the ranks."""
+        if not self._pack:
+            return [(index,) for index in indices]
+        lengths = [self._num_positions(self._samples[index]) for index in indices]
+        plan = first_fit_decreasing(lengths, self._max_length)
+        return [tuple(indices[place] for place in row) for row in plan]
+
+    def _num_positions(self, sample: Sample) -> int:
+        """A sample of n tokens predicts n-1 of them; its last token is only ever a label."""
+        return min(max(len(sample.input_ids) - 1, 1), self._max_length)
+
+    def _micro_batch(self, rows: Sequence[tuple[int, ...]]) -> MicroBatch:
+        samples = [[self._samples[index] for index in row] for row in rows]
+        width = max(sum(map(self._num_positions, row)) for row in samples)
+        width = max(1, min(-(-width // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self._max_length))
+        shape = (len(rows), width)
+        input_ids = np.full(shape, self._pad_id, dtype=np.int64)
+        labels = np.full(shape, NOT_TRAINED, dtype=np.int64)
+        segment_ids = np.zeros(shape, dtype=np.int64)
+        position_ids = np.zeros(shape, dtype=np.int64)
+        position_ids[:] = np.arange(width)
+        for row, members in enumerate(samples):
+            start = 0
+            for number, sample in enumerate(members, 1):
+                end = start + self._num_positions(sample)
+                ids = np.array(sample.input_ids[: end - start + 1], dtype=np.int64)
+                trained = np.array(sample.loss_mask[1 : end - start + 1], dtype=bool)
+                input_ids[row, start:end] = ids[: end - start]
+                labels[row, start : start + len(trained)][trained] = ids[1:][trained]
+                segment_ids[row, start:end] = number
+                position_ids[row, start:end] -= start
+                start = end
+            if not members:
+                segment_ids[row, 0] = 1
+            position_ids[row, start:] -= start
+        return MicroBatch(
+            input_ids=torch.from_numpy(input_ids),
+            labels=torch.from_numpy(labels),
+            position_ids=torch.from_numpy(position_ids),
+            attention_mask=torch.from_numpy((segment_ids > 0).astype(np.int64)),
+            segment_ids=torch.from_numpy(segment_ids) if self._pack else None,
+            num_trained_tokens=int((labels != NOT_TRAINED).sum()),
+            sample_indices=tuple(rows),
+        )
