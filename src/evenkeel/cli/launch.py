@@ -1,0 +1,119 @@
+"""``evenkeel launch``, and ``tools/launch``: from driver scripts to jobs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from evenkeel.cli.dry_run import print_estimate
+from evenkeel.errors import InputError
+from evenkeel.launch import drivers as drivers_of
+from evenkeel.launch.options import Flags, dry_run_of
+from evenkeel.launch.request import DryRun
+
+EPILOG = """\
+examples:
+  CONTAINER=img.sqsh ACCOUNT=me PARTITION=batch tools/launch ./llm/sft-llama3.2-1b-1n8g-fsdp2tp1.sh
+  DRYRUN=1 tools/launch ./llm/*.sh          GPU-hours of each and in total; touches nothing
+  DRYRUN=2 tools/launch ./llm/*.sh          makes snapshots and job scripts, submits nothing
+  tools/launch --suite nightly --watch      a whole night
+  tools/launch --suite nightly --resume     go on with a night whose launcher died
+  tools/launch --run my-cluster x.sh --script-arg sft.max_num_steps=20
+                                            a profile of env.toml; an argument for the driver
+
+variables (each has a flag, which wins): CONTAINER ACCOUNT PARTITION MOUNTS EXTRA_ENV
+  EXTRA_SCRIPT_ARGS HF_HOME HF_DATASETS_CACHE EXCLUDE_GRES SEGMENT_SIZE SLURM_JOB_SUFFIX
+  CODE_SNAPSHOT_DIRNAME IS_RELEASE WATCH DRYRUN INCLUDE_DIRTY EVENKEEL_EXECUTOR EVENKEEL_SECRETS
+
+variables named like secrets (…TOKEN…, …KEY…, …SECRET…, …PASSWORD…) reach the job through its
+environment and are written nowhere.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of a launch."""
+    parser.epilog = EPILOG
+    parser.add_argument("drivers", nargs="*", metavar="DRIVER", help="driver scripts")
+    what = parser.add_argument_group("what")
+    what.add_argument("--suite", help="the drivers of a listing of tests/test_suites")
+    what.add_argument("--root", type=Path, help="the repository (default: around the drivers)")
+    what.add_argument("--dry-run", action="store_true", help="GPU-hours only; touch nothing")
+    what.add_argument("--prepare", action="store_true", help="snapshots and scripts, no jobs")
+    what.add_argument("--json", action="store_true", help="the estimate of a dry run as JSON")
+    what.add_argument("--resume", action="store_true", help="go on with an interrupted launch")
+    what.add_argument("--fresh", action="store_true", help="start anew despite an interrupted one")
+    what.add_argument(
+        "--include-dirty", action="store_true", help="the snapshot holds uncommitted changes too"
+    )
+    where = parser.add_argument_group("where")
+    where.add_argument("--executor", choices=("slurm", "local"), help="default: slurm if present")
+    profiles = where.add_mutually_exclusive_group()
+    profiles.add_argument("--run", metavar="PROFILE", help="a profile of env.toml, and watch")
+    profiles.add_argument("--batch", metavar="PROFILE", help="a profile of env.toml, and return")
+    where.add_argument("--watch", action="store_true", help="follow the jobs to their verdicts")
+    _add_job_arguments(parser.add_argument_group("the jobs"))
+
+
+def _add_job_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--account")
+    group.add_argument("--partition")
+    group.add_argument("--container", help="image that the jobs run in")
+    group.add_argument("--mount", action="append", default=[], metavar="SRC:DST")
+    group.add_argument("--env", action="append", default=[], metavar="NAME[=VALUE]")
+    group.add_argument("--script-arg", action="append", default=[], metavar="ARGUMENT")
+    group.add_argument("--secret", action="append", default=[], metavar="NAME")
+    group.add_argument("--hf-home", metavar="DIR")
+    group.add_argument("--hf-datasets-cache", metavar="DIR")
+    group.add_argument("--exclude-gres", action="store_true", help="do not ask for GPUs by --gres")
+    group.add_argument("--exclude-node", action="append", default=[], metavar="NODE")
+    group.add_argument("--segment-size", type=int, metavar="NODES")
+    group.add_argument("--job-suffix", metavar="TEXT")
+    group.add_argument("--release", action="store_true", help="as IS_RELEASE=1")
+    group.add_argument("--snapshot-dir", metavar="DIR", help="instead of code_snapshots")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Estimate, prepare or launch; the exit status of the CLI."""
+    flags = _flags(args)
+    words = _drivers(args)
+    if dry_run_of(flags, os.environ) is DryRun.ESTIMATE:
+        return print_estimate(words, as_json=args.json)
+    raise InputError("launching is not part of this installation", fix="use --dry-run")
+
+
+def _drivers(args: argparse.Namespace) -> Sequence[drivers_of.DriverWord]:
+    if args.suite and args.drivers:
+        raise InputError("both drivers and --suite are given", fix="name one of the two")
+    if args.suite:
+        return drivers_of.of_suite(args.suite, args.root)
+    if not args.drivers:
+        raise InputError(
+            "no driver to launch", fix="name driver scripts, or a listing with --suite nightly"
+        )
+    return drivers_of.find(args.drivers, args.root)
+
+
+def _flags(args: argparse.Namespace) -> Flags:
+    return Flags(
+        dry_run=args.dry_run,
+        prepare=args.prepare,
+        watch=args.watch or args.run is not None,
+        include_dirty=args.include_dirty,
+        executor=args.executor,
+        account=args.account,
+        partition=args.partition,
+        container=args.container,
+        mounts=args.mount,
+        env=args.env,
+        script_args=args.script_arg,
+        hf_home=args.hf_home,
+        hf_datasets_cache=args.hf_datasets_cache,
+        exclude_gres=args.exclude_gres,
+        segment_size=args.segment_size,
+        job_suffix=args.job_suffix,
+        release=args.release,
+        exclude_nodes=args.exclude_node,
+        secrets=args.secret,
+    )

@@ -1,0 +1,102 @@
+"""Which driver scripts a command line means: paths, recipe names, or a whole suite."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evenkeel.errors import InputError, did_you_mean
+from evenkeel.run_paths import SUITES, Repository
+
+
+@dataclass(frozen=True, slots=True)
+class DriverWord:
+    """A driver as it was asked for, and the path that this means (which may not exist)."""
+
+    word: str
+    path: str
+
+
+def find(words: Sequence[str], root: Path | None = None) -> list[DriverWord]:
+    """Each word as a path: below the working directory, else below ``root`` or its suites.
+
+    A word without a folder and without ``.sh`` is the name of a recipe. A word that is nothing
+    of all this keeps its own path, so that whoever reads it says what is missing.
+    """
+    return [DriverWord(word, _path(word, root)) for word in words]
+
+
+def _path(word: str, root: Path | None) -> str:
+    if os.path.exists(word):  # noqa: PTH110 - hundreds of these stand between a user and an answer
+        return word
+    if root is not None and not os.path.isabs(word):  # noqa: PTH117
+        for folder in (root, root / SUITES):
+            if (folder / word).is_file():
+                return str(folder / word)
+        if "/" not in word:
+            name = word.removesuffix(".sh")
+            found = sorted((root / SUITES).glob(f"*/{name}.sh"))
+            if len(found) == 1:
+                return str(found[0])
+    return word
+
+
+def all_below(root: Path) -> list[DriverWord]:
+    """Every driver of a repository, sorted by path.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = sorted((root / SUITES).glob("*/*.sh"))
+    if not found:
+        raise InputError(
+            f"no driver below {root / SUITES}", fix="pass --root DIR, or name drivers by path"
+        )
+    return [DriverWord(str(path.relative_to(root)), str(path)) for path in found]
+
+
+def of_suite(suite: str, root: Path | None) -> list[DriverWord]:
+    """The drivers of a listing, ``tests/test_suites/<suite>.txt``, in its order.
+
+    Raises:
+        InputError: there is no such listing.
+    """
+    repository = Repository.around(Path.cwd() if root is None else root)
+    path = repository.suites_dir / f"{suite.removesuffix('.txt')}.txt"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        known = sorted(other.stem for other in repository.suites_dir.glob("*.txt"))
+        raise InputError(
+            f"no suite {suite!r}{did_you_mean(suite, known)}; there are: {', '.join(known)}",
+            path=path,
+        ) from None
+    words = [line.partition("#")[0].strip() for line in lines]
+    return find([word for word in words if word], repository.root)
+
+
+def require_files(drivers: Sequence[DriverWord]) -> tuple[Path, ...]:
+    """The drivers as absolute paths, none of them twice.
+
+    Raises:
+        InputError: one does not exist, or one recipe is named twice: their results would land
+            in one place.
+    """
+    paths: dict[str, Path] = {}
+    for driver in drivers:
+        path = Path(driver.path).absolute()
+        if not path.is_file():
+            beside = [other.name for other in path.parent.glob("*.sh")]
+            raise InputError(
+                f"no driver {driver.word!r}{did_you_mean(path.name, beside)}",
+                fix="name an existing driver script, or a suite with --suite",
+            )
+        if path.name in paths:
+            raise InputError(
+                f"{path.name} is named twice: {paths[path.name]} and {path}",
+                fix="name each recipe once; NUM_RUNS says how many jobs it gets",
+            )
+        paths[path.name] = path
+    return tuple(paths.values())
