@@ -144,10 +144,46 @@ def test_size_and_depth_are_limited() -> None:
     assert len(list(walk(parse("+".join(["1"] * 150) + " < 2").tree))) == 301
 
 
-WORDS = (
-    'data ["a"] ["1"] [1] mean max ( ) , - 1 9 ** * < > == and or not 0.5 e9 ignore_top_p= . : '
-    "lambda { } \" ' \\ é if else for in = %"
-).split()
+WORDS = [
+    "data",
+    '["a"]',
+    '["1"]',
+    "[1]",
+    "mean",
+    "max",
+    "(",
+    ")",
+    ",",
+    "-",
+    "1",
+    "9",
+    "**",
+    "*",
+    "<",
+    ">",
+    "==",
+    "and",
+    "or",
+    "not",
+    "0.5",
+    "e9",
+    "ignore_top_p=",
+    ".",
+    ":",
+    "lambda",
+    "{",
+    "}",
+    '"',
+    "'",
+    "\\",
+    "é",
+    "if",
+    "else",
+    "for",
+    "in",
+    "=",
+    "%",
+]
 FRAGMENTS = st.lists(st.sampled_from([*WORDS, " ", "\n", "\t"]), max_size=40).map("".join)
 
 

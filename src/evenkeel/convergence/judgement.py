@@ -1,0 +1,97 @@
+"""A run directory in, a judgement out; and ``verdict.json``, which keeps it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evenkeel import atomic_file, run_record
+from evenkeel.convergence.verdict import Judgement, RunState, judge
+from evenkeel.metrics import series
+from evenkeel.metrics.evaluation import CheckResult, evaluate_text
+from evenkeel.run_paths import RunPaths
+
+SCHEMA_VERSION = 1
+LOG_TAIL_LINES = 20
+
+
+def judge_run(paths: RunPaths, checks: Sequence[str], max_steps: int | None) -> Judgement:
+    """Judge a run directory by its ``metrics.json`` (empty where absent), ``run.json`` and log."""
+    metrics = series.load(paths.metrics) if paths.metrics.exists() else {}
+    attempts = run_record.read(paths.run_json)["attempts"]
+    exit_status = attempts[-1]["exit_status"] if attempts else None
+    state = RunState(
+        last_step=last_training_step(metrics),
+        max_steps=max_steps,
+        exit_status=exit_status,
+        log_tail=_tail(paths.run_log) if exit_status else "",
+    )
+    return judge(state, metrics, [evaluate_text(check, metrics) for check in checks])
+
+
+def judge_metrics(path: Path, checks: Sequence[str], max_steps: int | None) -> Judgement:
+    """Judge a bare ``metrics.json``: nothing is known of how its run ended."""
+    metrics = series.load(path)
+    state = RunState(last_step=last_training_step(metrics), max_steps=max_steps)
+    return judge(state, metrics, [evaluate_text(check, metrics) for check in checks])
+
+
+def last_training_step(metrics: Mapping[str, Mapping[int, float]]) -> int:
+    """The last step that was trained: of ``train/loss``, else of any ``train/`` metric; else 0."""
+    loss = metrics.get("train/loss")
+    if loss:
+        return max(loss)
+    return max(
+        (max(s) for name, s in metrics.items() if s and name.startswith("train/")), default=0
+    )
+
+
+def write(judgement: Judgement, paths: RunPaths) -> None:
+    """Keep the judgement as ``verdict.json``."""
+    record = {"schema_version": SCHEMA_VERSION, "recipe": paths.name, **as_json(judgement)}
+    atomic_file.write_json(paths.verdict, record)
+
+
+def as_json(judgement: Judgement) -> dict[str, Any]:
+    """What ``--json`` prints and ``verdict.json`` holds."""
+    state = judgement.state
+    return {
+        "verdict": judgement.verdict.value,
+        "message": judgement.message,
+        "last_step": state.last_step,
+        "max_steps": state.max_steps,
+        "exit_status": state.exit_status,
+        "checks": [_strict(check) for check in judgement.checks],
+    }
+
+
+def _strict(check: CheckResult) -> dict[str, Any]:
+    """A check in strict JSON, which has no NaN: readers in other languages load the file, too."""
+    return {
+        key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in check.to_json().items()
+    }
+
+
+def read(paths: RunPaths) -> dict[str, Any] | None:
+    """The kept judgement, or None where there is none that can be read."""
+    try:
+        record = json.loads(paths.verdict.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and "verdict" in record else None
+
+
+def _tail(path: Path) -> str:
+    """The last lines of a log of any size."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 16_384))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(lines[-LOG_TAIL_LINES:])

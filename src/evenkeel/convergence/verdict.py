@@ -1,0 +1,140 @@
+"""One verdict per run, from a closed set, decided from how the run ended and what it measured.
+
+Pure: everything that is read from disk comes in as arguments. Nothing passes because it did not
+finish, and nothing passes because there was nothing to compare it with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from evenkeel.errors import EXIT_FINDING, EXIT_OK
+from evenkeel.metrics.evaluation import CheckResult, Outcome
+from evenkeel.run_record import TrainerExit
+
+
+class Verdict(StrEnum):
+    """What is said of one recipe in one night."""
+
+    PASS = "PASS"
+    REGRESSED = "REGRESSED"
+    IMPROVED = "IMPROVED"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    INCOMPLETE = "INCOMPLETE"
+    NON_FINITE = "NON_FINITE"
+    WALLTIME = "WALLTIME"
+    INFRA = "INFRA"
+    CRASHED = "CRASHED"
+    NO_BASELINE = "NO_BASELINE"
+    INCOMPARABLE = "INCOMPARABLE"
+
+    @property
+    def exit_code(self) -> int:
+        """0 for ``PASS`` and ``IMPROVED``, else 1."""
+        return EXIT_OK if self in (Verdict.PASS, Verdict.IMPROVED) else EXIT_FINDING
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far a run came and how its last start ended, as its files tell.
+
+    Args:
+        last_step: the last step with a training loss; 0 before the first.
+        max_steps: the step to reach; None where nobody said.
+        exit_status: of the trainer's last start; None when it is not known.
+        log_tail: the last lines the trainer printed.
+    """
+
+    last_step: int = 0
+    max_steps: int | None = None
+    exit_status: int | None = None
+    log_tail: str = ""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict with its reason and the checks behind it."""
+
+    verdict: Verdict
+    message: str
+    state: RunState
+    checks: tuple[CheckResult, ...] = ()
+
+
+def first_non_finite_loss(
+    metrics: Mapping[str, Mapping[int, float]],
+) -> tuple[str, int, float] | None:
+    """(metric, step, value) of the earliest loss that is NaN or infinite, or None."""
+    found = [
+        (step, name, value)
+        for name, series in metrics.items()
+        if name.rsplit("/", 1)[-1] == "loss" or name.endswith("_loss")
+        for step, value in series.items()
+        if not math.isfinite(value)
+    ]
+    if not found:
+        return None
+    step, name, value = min(found, key=lambda entry: entry[:2])
+    return name, step, value
+
+
+def judge(
+    state: RunState,
+    metrics: Mapping[str, Mapping[int, float]],
+    checks: Sequence[CheckResult],
+) -> Judgement:
+    """The verdict of a run that has no baseline.
+
+    In this order: a non-finite loss, a trainer that died, a run cut short, checks that could not
+    be read or failed, nothing to judge by, and only then ``PASS``.
+    """
+    verdict, message = _verdict(state, metrics, checks)
+    return Judgement(verdict, message, state, tuple(checks))
+
+
+def _verdict(
+    state: RunState,
+    metrics: Mapping[str, Mapping[int, float]],
+    checks: Sequence[CheckResult],
+) -> tuple[Verdict, str]:
+    bad = first_non_finite_loss(metrics)
+    if bad is not None:
+        name, step, value = bad
+        return Verdict.NON_FINITE, f"{name} is {value} at step {step}, for the first time"
+    if state.exit_status == TrainerExit.NON_FINITE:
+        return Verdict.NON_FINITE, f"the trainer stopped on a non-finite value\n{state.log_tail}"
+    if state.exit_status not in (None, TrainerExit.FINISHED, TrainerExit.STOPPED):
+        return Verdict.CRASHED, _crash(state)
+    if state.max_steps is not None and state.last_step < state.max_steps:
+        return Verdict.INCOMPLETE, f"step {state.last_step} of {state.max_steps}"
+    return _verdict_of_checks(checks)
+
+
+def _verdict_of_checks(checks: Sequence[CheckResult]) -> tuple[Verdict, str]:
+    if not checks:
+        return Verdict.NO_BASELINE, "there is neither a baseline nor a check to judge it by"
+    failed = [check for check in checks if not check.passed]
+    if not failed:
+        return Verdict.PASS, f"{_count(len(checks))} passed"
+    for check in failed:
+        if check.outcome is Outcome.NON_FINITE:
+            return Verdict.NON_FINITE, check.message
+    unread = [check for check in failed if check.outcome is not Outcome.FAILED]
+    if unread:
+        return Verdict.INCOMPLETE, unread[0].message
+    return Verdict.REGRESSED, f"{len(failed)} of {_count(len(checks))} failed"
+
+
+def _count(number: int) -> str:
+    return f"{number} check" if number == 1 else f"{number} checks"
+
+
+def _crash(state: RunState) -> str:
+    status = state.exit_status
+    assert status is not None
+    how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+    tail = f"; its last lines:\n{state.log_tail}" if state.log_tail else ""
+    return f"the trainer {how} after step {state.last_step}{tail}"

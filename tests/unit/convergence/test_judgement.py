@@ -1,0 +1,84 @@
+"""Run directories with real files in them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from evenkeel import run_record
+from evenkeel.convergence import judgement
+from evenkeel.convergence.verdict import Verdict
+from evenkeel.metrics import series
+from evenkeel.run_paths import RunPaths
+
+CHECK = 'mean(data["train/loss"], -2, 0) < 2'
+
+
+def make_run(tmp_path: Path, losses: list[float], exit_status: int | None = 0) -> RunPaths:
+    paths = RunPaths(tmp_path / "sft-x-1n1g-fsdp2tp1")
+    paths.root.mkdir()
+    if losses:
+        series.save(paths.metrics, {"train/loss": dict(enumerate(losses, start=1))})
+    attempt = run_record.open_attempt(paths.run_json, {})
+    if exit_status is not None:
+        run_record.close_attempt(paths.run_json, attempt, {"exit_status": exit_status})
+    return paths
+
+
+def test_a_run_is_judged_from_its_files_and_the_judgement_is_kept(tmp_path: Path) -> None:
+    paths = make_run(tmp_path, [3.0, 2.0, 1.0])
+    judged = judgement.judge_run(paths, [CHECK], max_steps=3)
+    judgement.write(judged, paths)
+    kept = judgement.read(paths)
+    assert kept is not None
+    assert kept["schema_version"] == 1
+    assert kept["recipe"] == "sft-x-1n1g-fsdp2tp1"
+    assert (kept["verdict"], kept["last_step"], kept["max_steps"]) == ("PASS", 3, 3)
+    assert kept["checks"][0]["value"] == 1.5
+    assert kept["checks"][0]["margin"] == 0.5
+
+
+def test_a_run_without_metrics_is_judged_too(tmp_path: Path) -> None:
+    paths = make_run(tmp_path, [], exit_status=1)
+    paths.run_log.write_text("\n".join(f"line {n}" for n in range(5000)))
+    judged = judgement.judge_run(paths, [CHECK], max_steps=3)
+    assert judged.verdict is Verdict.CRASHED
+    assert judged.message.splitlines()[-1] == "line 4999"
+    assert len(judged.message.splitlines()) == 1 + judgement.LOG_TAIL_LINES
+
+
+def test_a_start_that_was_never_closed_says_nothing_of_its_end(tmp_path: Path) -> None:
+    paths = make_run(tmp_path, [3.0, 2.0], exit_status=None)
+    assert judgement.judge_run(paths, [CHECK], max_steps=3).verdict is Verdict.INCOMPLETE
+
+
+def test_the_last_start_decides(tmp_path: Path) -> None:
+    paths = make_run(tmp_path, [3.0, 2.0, 1.0], exit_status=-9)
+    attempt = run_record.open_attempt(paths.run_json, {})
+    run_record.close_attempt(paths.run_json, attempt, {"exit_status": 0})
+    assert judgement.judge_run(paths, [CHECK], max_steps=3).verdict is Verdict.PASS
+
+
+def test_a_bare_metrics_file_is_judged_without_a_limit(tmp_path: Path) -> None:
+    paths = make_run(tmp_path, [3.0, 2.0, 1.0])
+    assert judgement.judge_metrics(paths.metrics, [CHECK], None).verdict is Verdict.PASS
+    assert judgement.judge_metrics(paths.metrics, [CHECK], 4).verdict is Verdict.INCOMPLETE
+
+
+def test_the_kept_judgement_is_strict_json(tmp_path: Path) -> None:
+    paths = make_run(tmp_path, [3.0, math.nan, 1.0])
+    judgement.write(judgement.judge_run(paths, [CHECK], 3), paths)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    kept = json.loads(paths.verdict.read_text(), parse_constant=refuse)
+    assert kept["verdict"] == "NON_FINITE"
+
+
+def test_a_judgement_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    assert judgement.read(paths) is None
+    paths.verdict.write_text('{"verdict": "PA')
+    assert judgement.read(paths) is None
