@@ -13,20 +13,51 @@ from enum import StrEnum
 from typing import Any
 
 SHAPES_CURVE = "shapes_curve"
+BOUNDS = "bounds"
 
 
-def shapes_curve(default: Any) -> Any:
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What a field's value must keep to, beside its type; for a list, each of its elements."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
+    length: int | None = None
+    """Elements of a list."""
+
+    def complaint(self, value: Any) -> str | None:
+        """What ``value`` should be, where it is not."""
+        if self.minimum is not None and value < self.minimum:
+            return f"must be at least {self.minimum}"
+        if self.maximum is not None and value > self.maximum:
+            return f"must be at most {self.maximum}"
+        if self.above is not None and value <= self.above:
+            return f"must be above {self.above}"
+        if self.below is not None and value >= self.below:
+            return f"must be below {self.below}"
+        return None
+
+
+AT_LEAST_0 = Bounds(minimum=0)
+AT_LEAST_1 = Bounds(minimum=1)
+POSITIVE = Bounds(above=0)
+SHARE = Bounds(minimum=0, maximum=1)
+
+
+def shapes_curve(default: Any, bounds: Bounds | None = None) -> Any:
     """A field that belongs to the fingerprint."""
-    return _declared(default, True)
+    return _declared(default, True, bounds)
 
 
-def layout_only(default: Any) -> Any:
+def layout_only(default: Any, bounds: Bounds | None = None) -> Any:
     """A field that may change how a run is carried out, not what it computes."""
-    return _declared(default, False)
+    return _declared(default, False, bounds)
 
 
-def _declared(default: Any, relevant: bool) -> Any:
-    metadata = {SHAPES_CURVE: relevant}
+def _declared(default: Any, relevant: bool, bounds: Bounds | None) -> Any:
+    metadata = {SHAPES_CURVE: relevant, BOUNDS: bounds}
     if isinstance(default, type):
         return field(default_factory=default, metadata=metadata)
     if isinstance(default, (list, dict)):
@@ -92,13 +123,13 @@ class Optimizer:
 
     name: str = shapes_curve("adamw")
     """``adamw`` is the only one so far."""
-    lr: float = shapes_curve(1e-3)
+    lr: float = shapes_curve(1e-3, POSITIVE)
     """Peak learning rate."""
-    weight_decay: float = shapes_curve(0.0)
+    weight_decay: float = shapes_curve(0.0, AT_LEAST_0)
     """Decoupled weight decay; applies to matrices, not to norms, biases and embeddings."""
-    betas: list[float] = shapes_curve([0.9, 0.95])
+    betas: list[float] = shapes_curve([0.9, 0.95], Bounds(minimum=0, below=1, length=2))
     """Decay of the first and second moment."""
-    eps: float = shapes_curve(1e-8)
+    eps: float = shapes_curve(1e-8, POSITIVE)
     """Added to the root of the second moment."""
 
 
@@ -108,14 +139,14 @@ class Scheduler:
 
     name: Schedule = shapes_curve(Schedule.COSINE)
     """Shape after warm-up; ``wsd`` is warm-up, stable, linear decay."""
-    warmup_steps: int = shapes_curve(0)
+    warmup_steps: int = shapes_curve(0, AT_LEAST_0)
     """Steps of linear warm-up from 0 to the peak."""
-    decay_steps: int | None = shapes_curve(None)
+    decay_steps: int | None = shapes_curve(None, AT_LEAST_1)
     """Step at which the decay ends; absent: the algorithm's ``max_num_steps``. A recipe that is
     trained in several jobs gives the length of the whole training here."""
-    wsd_decay_fraction: float = shapes_curve(0.2)
+    wsd_decay_fraction: float = shapes_curve(0.2, SHARE)
     """``wsd`` only: the last share of the steps in which the rate falls."""
-    min_lr_ratio: float = shapes_curve(0.0)
+    min_lr_ratio: float = shapes_curve(0.0, SHARE)
     """Final learning rate as a share of the peak."""
 
 
@@ -123,13 +154,13 @@ class Scheduler:
 class Parallel:
     """How one model is spread over ranks; data parallel size is what remains of the world."""
 
-    tensor_parallel_size: int = layout_only(1)
+    tensor_parallel_size: int = layout_only(1, AT_LEAST_1)
     """Ranks that share each matrix."""
-    pipeline_parallel_size: int = layout_only(1)
+    pipeline_parallel_size: int = layout_only(1, AT_LEAST_1)
     """Ranks that share the stack of layers."""
-    context_parallel_size: int = layout_only(1)
+    context_parallel_size: int = layout_only(1, AT_LEAST_1)
     """Ranks that share each sequence."""
-    expert_parallel_size: int = layout_only(1)
+    expert_parallel_size: int = layout_only(1, AT_LEAST_1)
     """Ranks that share the experts of a mixture."""
     sequence_parallel: bool = layout_only(False)
     """Norms and residuals are split along the sequence within a tensor-parallel group."""
@@ -159,13 +190,13 @@ class Policy:
     backend: Backend = layout_only(Backend.FSDP2)
     parallel: Parallel = layout_only(Parallel)
     precision: Precision = shapes_curve(Precision.BFLOAT16)
-    max_total_sequence_length: int = shapes_curve(2048)
+    max_total_sequence_length: int = shapes_curve(2048, AT_LEAST_1)
     """Tokens of a sample; longer ones are cut."""
-    train_global_batch_size: int = shapes_curve(32)
+    train_global_batch_size: int = shapes_curve(32, AT_LEAST_1)
     """Samples of one optimizer step, over all ranks."""
-    train_micro_batch_size: int = layout_only(1)
+    train_micro_batch_size: int = layout_only(1, AT_LEAST_1)
     """Samples of one forward pass on one rank."""
-    max_grad_norm: float = shapes_curve(1.0)
+    max_grad_norm: float = shapes_curve(1.0, AT_LEAST_0)
     """Gradients are scaled down to this global 2-norm; 0 turns clipping off."""
     activation_checkpointing: bool = layout_only(False)
     """Recompute each layer's activations in the backward pass."""
@@ -178,16 +209,16 @@ class Policy:
 class TrainLoop:
     """What every algorithm's loop needs to know."""
 
-    max_num_steps: int = layout_only(100)
+    max_num_steps: int = layout_only(100, AT_LEAST_1)
     """Optimizer steps; a run that stops earlier is not finished."""
-    steps_per_run: int | None = layout_only(None)
+    steps_per_run: int | None = layout_only(None, AT_LEAST_1)
     """Steps of one start of the trainer: it then saves a checkpoint and ends, and the next start
     continues; absent: all of them."""
-    val_period: int = layout_only(0)
+    val_period: int = layout_only(0, AT_LEAST_0)
     """Steps between validations; 0: only after the last step."""
     val_at_start: bool = layout_only(False)
     """Validate before the first step, too."""
-    val_global_batch_size: int = layout_only(64)
+    val_global_batch_size: int = layout_only(64, AT_LEAST_1)
     """Samples of one validation forward pass, over all ranks."""
 
 
@@ -210,9 +241,9 @@ class Data:
     """``huggingface``: the split."""
     val_split: str | None = shapes_curve(None)
     """``huggingface``: the validation split."""
-    num_train_samples: int | None = shapes_curve(None)
+    num_train_samples: int | None = shapes_curve(None, AT_LEAST_1)
     """Generated sets: how many; files: at most so many."""
-    num_val_samples: int | None = shapes_curve(None)
+    num_val_samples: int | None = shapes_curve(None, AT_LEAST_1)
     """The same for validation."""
     shuffle: bool = shapes_curve(True)
     """A new seeded order every epoch; off: the order of the file."""
@@ -226,9 +257,9 @@ class Checkpointing:
 
     enabled: bool = layout_only(True)
     checkpoint_dir: str = layout_only("ckpts")
-    save_period: int = layout_only(50)
+    save_period: int = layout_only(50, AT_LEAST_1)
     """Steps between checkpoints; one is also written after the last step and on SIGTERM."""
-    keep_latest: int = layout_only(2)
+    keep_latest: int = layout_only(2, AT_LEAST_1)
     """Older checkpoints are removed once a newer one is whole."""
 
 
@@ -255,8 +286,8 @@ class Logger:
 class Cluster:
     """The allocation; name, driver and recipe agree on it."""
 
-    num_nodes: int = layout_only(1)
-    gpus_per_node: int = layout_only(8)
+    num_nodes: int = layout_only(1, AT_LEAST_1)
+    gpus_per_node: int = layout_only(8, AT_LEAST_1)
     """Ranks per node; on CPU, processes."""
     device: Device = layout_only(Device.AUTO)
 
@@ -266,7 +297,7 @@ class Recipe:
     """One training set-up, resolved."""
 
     algorithm: Algorithm = shapes_curve(Algorithm.SFT)
-    seed: int = shapes_curve(42)
+    seed: int = shapes_curve(42, AT_LEAST_0)
     policy: Policy = shapes_curve(Policy)
     data: Data = shapes_curve(Data)
     sft: Sft | None = shapes_curve(None)
