@@ -1,0 +1,85 @@
+"""Tables and verdict lines for people at a terminal; plain text where there is none."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from evenkeel.convergence.verdict import Judgement, Verdict
+from evenkeel.metrics.evaluation import CheckResult, Outcome
+
+PLAIN_WIDTH = 120
+
+_STYLES = {Verdict.PASS: "bold green", Verdict.IMPROVED: "bold green"}
+_UNDECIDED = "bold yellow"
+_BAD = "bold red"
+_DECIDED_AGAINST = {Verdict.REGRESSED, Verdict.NON_FINITE, Verdict.CRASHED}
+
+
+def print_judgement(judgement: Judgement, name: str) -> None:
+    """The checks of a run as a table, and its verdict, to standard output."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=PLAIN_WIDTH)
+    _render(console, judgement, name)
+
+
+def judgement_text(judgement: Judgement, name: str) -> str:
+    """What ``print_judgement`` shows, without colour."""
+    buffer = io.StringIO()
+    _render(Console(file=buffer, highlight=False, width=PLAIN_WIDTH), judgement, name)
+    return buffer.getvalue()
+
+
+def checks_table(checks: Sequence[CheckResult]) -> Table:
+    """Check, value, bound, margin (with its share of the bound), samples read, and outcome."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("check", overflow="fold")
+    for column in ("value", "bound", "margin", "samples"):
+        table.add_column(column, justify="right")
+    table.add_column("outcome")
+    for check in checks:
+        style = "green" if check.passed else "red"
+        table.add_row(
+            escape(check.check),
+            number(check.value),
+            number(check.bound),
+            _margin(check),
+            str(check.samples),
+            f"[{style}]{check.outcome.value.lower()}[/]",
+        )
+    return table
+
+
+def number(value: float | None) -> str:
+    """Six significant digits, or a dash where there is none."""
+    return "-" if value is None else f"{value:.6g}"
+
+
+def verdict_style(verdict: Verdict) -> str:
+    """Green for what exits 0, red for what is decided against the run, else yellow."""
+    return _STYLES.get(verdict, _BAD if verdict in _DECIDED_AGAINST else _UNDECIDED)
+
+
+def _render(console: Console, judgement: Judgement, name: str) -> None:
+    if judgement.checks:
+        console.print(checks_table(judgement.checks))
+    for check in judgement.checks:
+        if check.outcome not in (Outcome.PASSED, Outcome.FAILED):
+            console.print(f"  {escape(check.message)}")
+    verdict = judgement.verdict
+    console.print(
+        f"[{verdict_style(verdict)}]{verdict.value}[/] {escape(name)}: {escape(judgement.message)}"
+    )
+
+
+def _margin(check: CheckResult) -> str:
+    if check.margin is None:
+        return "-"
+    share = check.relative_margin
+    return f"{check.margin:+.4g}" + (f" ({share:+.1%})" if share is not None else "")
