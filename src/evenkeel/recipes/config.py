@@ -243,7 +243,31 @@ def _with_defaults(tree: Tree) -> Tree:
     absent = [key for key in tree if key in _ALGORITHMS and tree[key].value is None]
     if absent:
         tree = {key: node for key, node in tree.items() if key not in absent}
-    return merge(_defaults(str(algorithm)), tree)
+    tree = merge(_defaults(str(algorithm)), tree)
+    for keys, defaults in _optional_defaults():
+        tree = _under(tree, keys, defaults)
+    return tree
+
+
+def _under(tree: Tree, keys: tuple[str, ...], defaults: Tree) -> Tree:
+    """``defaults`` below the section at ``keys``, where the tree has one."""
+    node = tree.get(keys[0])
+    if node is None or type(node.value) is not dict:
+        return tree
+    if len(keys) > 1:
+        below = _under(node.value, keys[1:], defaults)
+        return tree if below is node.value else {**tree, keys[0]: Node(below, node.origin)}
+    return {**tree, keys[0]: Node(merge(defaults, node.value), node.origin)}
+
+
+@cache
+def _optional_defaults() -> list[tuple[tuple[str, ...], Tree]]:
+    """(key, defaults) of each section that a recipe may leave out."""
+    return [
+        (tuple(key.split(".")), _section_defaults(field_type.kind))
+        for key, field_type in known_keys().items()
+        if field_type.is_section and field_type.is_optional
+    ]
 
 
 @cache

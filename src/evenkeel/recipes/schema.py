@@ -8,61 +8,54 @@ recomputation, logging) may change speed and memory, never the curve beyond roun
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-SHAPES_CURVE = "shapes_curve"
-BOUNDS = "bounds"
+from evenkeel.recipes.algorithms import Distillation, Dpo, Grpo, Pretrain, Sft, TrainLoop
+from evenkeel.recipes.declaration import (
+    AT_LEAST_0,
+    AT_LEAST_1,
+    POSITIVE,
+    SHARE,
+    Bounds,
+    layout_only,
+    shapes_curve,
+)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Bounds:
-    """What a field's value must keep to, beside its type; for a list, each of its elements."""
-
-    minimum: float | None = None
-    maximum: float | None = None
-    above: float | None = None
-    below: float | None = None
-    length: int | None = None
-    """Elements of a list."""
-
-    def complaint(self, value: Any) -> str | None:
-        """What ``value`` should be, where it is not."""
-        if self.minimum is not None and value < self.minimum:
-            return f"must be at least {self.minimum}"
-        if self.maximum is not None and value > self.maximum:
-            return f"must be at most {self.maximum}"
-        if self.above is not None and value <= self.above:
-            return f"must be above {self.above}"
-        if self.below is not None and value >= self.below:
-            return f"must be below {self.below}"
-        return None
-
-
-AT_LEAST_0 = Bounds(minimum=0)
-AT_LEAST_1 = Bounds(minimum=1)
-POSITIVE = Bounds(above=0)
-SHARE = Bounds(minimum=0, maximum=1)
-
-
-def shapes_curve(default: Any, bounds: Bounds | None = None) -> Any:
-    """A field that belongs to the fingerprint."""
-    return _declared(default, True, bounds)
-
-
-def layout_only(default: Any, bounds: Bounds | None = None) -> Any:
-    """A field that may change how a run is carried out, not what it computes."""
-    return _declared(default, False, bounds)
-
-
-def _declared(default: Any, relevant: bool, bounds: Bounds | None) -> Any:
-    metadata = {SHAPES_CURVE: relevant, BOUNDS: bounds}
-    if isinstance(default, type):
-        return field(default_factory=default, metadata=metadata)
-    if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: default.copy(), metadata=metadata)
-    return field(default=default, metadata=metadata)
+# the trainer reads the schema from this module alone
+__all__ = [
+    "Algorithm",
+    "Backend",
+    "Checkpointing",
+    "Cluster",
+    "Colocated",
+    "Data",
+    "Device",
+    "Distillation",
+    "Dpo",
+    "Generation",
+    "GenerationBackend",
+    "Grpo",
+    "Logger",
+    "Lora",
+    "Moe",
+    "Optimizer",
+    "Parallel",
+    "Policy",
+    "Precision",
+    "Pretrain",
+    "Recipe",
+    "Schedule",
+    "Scheduler",
+    "SequencePacking",
+    "Sft",
+    "TokenDispatcher",
+    "Tokenizer",
+    "Tracker",
+    "TrainLoop",
+    "Vision",
+]
 
 
 class Algorithm(StrEnum):
@@ -87,6 +80,8 @@ class Precision(StrEnum):
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
+    FP8 = "fp8"
+    """Matrix products in 8-bit floating point, the rest in bfloat16; needs Hopper or newer."""
 
 
 class Device(StrEnum):
@@ -162,6 +157,14 @@ class Parallel:
     """Ranks that share each sequence."""
     expert_parallel_size: int = layout_only(1, AT_LEAST_1)
     """Ranks that share the experts of a mixture."""
+    expert_tensor_parallel_size: int | None = layout_only(None, AT_LEAST_1)
+    """Ranks that share each matrix of an expert; absent: as ``tensor_parallel_size``."""
+    virtual_pipeline_parallel_size: int | None = layout_only(None, AT_LEAST_1)
+    """Pieces of the stack that each pipeline rank holds; absent: one."""
+    num_layers_in_first_pipeline_stage: int | None = layout_only(None, AT_LEAST_1)
+    """Where the layers do not divide evenly; absent: they do."""
+    num_layers_in_last_pipeline_stage: int | None = layout_only(None, AT_LEAST_1)
+    """Where the layers do not divide evenly; absent: they do."""
     sequence_parallel: bool = layout_only(False)
     """Norms and residuals are split along the sequence within a tensor-parallel group."""
 
@@ -172,6 +175,102 @@ class SequencePacking:
 
     enabled: bool = layout_only(False)
     """Pack samples up to ``max_total_sequence_length`` tokens a row."""
+
+
+@dataclass(kw_only=True)
+class Lora:
+    """Low-rank updates are trained, the weights stay (Hu et al. 2021, arXiv:2106.09685)."""
+
+    rank: int = shapes_curve(16, AT_LEAST_1)
+    """Rank of each update."""
+    alpha: float = shapes_curve(32.0, POSITIVE)
+    """Updates are scaled by alpha / rank."""
+    dropout: float = shapes_curve(0.0, Bounds(minimum=0, below=1))
+    target_modules: list[str] = shapes_curve(
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    )
+    """Names of the linear layers that get an update."""
+
+
+class TokenDispatcher(StrEnum):
+    """How tokens travel to the ranks of their experts."""
+
+    ALLGATHER = "allgather"
+    ALLTOALL = "alltoall"
+    FLEX = "flex"
+
+
+@dataclass(kw_only=True)
+class Moe:
+    """How a mixture of experts is trained; its architecture stands in ``model_config``."""
+
+    router_aux_loss_coef: float = shapes_curve(1e-3, AT_LEAST_0)
+    """Weight of the load-balancing loss (Fedus et al. 2021, arXiv:2101.03961)."""
+    router_z_loss_coef: float = shapes_curve(0.0, AT_LEAST_0)
+    """Weight of the squared log-sum-exp of the router's logits (Zoph et al. 2022,
+    arXiv:2202.08906)."""
+    freeze_router: bool = shapes_curve(False)
+    """Routers keep their weights."""
+    token_dispatcher: TokenDispatcher = layout_only(TokenDispatcher.ALLTOALL)
+    grouped_gemm: bool = layout_only(True)
+    """One kernel for all of a rank's experts."""
+
+
+@dataclass(kw_only=True)
+class Vision:
+    """How the parts of a vision-language model are trained, and what it sees."""
+
+    freeze_vision_tower: bool = shapes_curve(True)
+    freeze_projector: bool = shapes_curve(False)
+    freeze_language_model: bool = shapes_curve(False)
+    min_pixels: int | None = shapes_curve(None, AT_LEAST_1)
+    """Smaller images are enlarged, where the processor can; absent: its own limit."""
+    max_pixels: int | None = shapes_curve(None, AT_LEAST_1)
+    """Larger images are shrunk, where the processor can; absent: its own limit."""
+
+
+class GenerationBackend(StrEnum):
+    """What samples the answers that reinforcement learning trains on."""
+
+    TRANSFORMERS = "transformers"
+    """The training model itself."""
+    VLLM = "vllm"
+
+
+@dataclass(kw_only=True)
+class GenerationResources:
+    """What generation has for itself where it is not colocated."""
+
+    num_nodes: int | None = layout_only(None, AT_LEAST_1)
+    gpus_per_node: int | None = layout_only(None, AT_LEAST_1)
+
+
+@dataclass(kw_only=True)
+class Colocated:
+    """Whether generation and training take turns on the same GPUs."""
+
+    enabled: bool = layout_only(True)
+    resources: GenerationResources = layout_only(GenerationResources)
+
+
+@dataclass(kw_only=True)
+class Generation:
+    """Sampling answers from the policy."""
+
+    backend: GenerationBackend = layout_only(GenerationBackend.TRANSFORMERS)
+    max_new_tokens: int | None = shapes_curve(None, AT_LEAST_1)
+    """Tokens of an answer; absent: as many as ``max_total_sequence_length`` leaves."""
+    temperature: float = shapes_curve(1.0, POSITIVE)
+    """Logits are divided by it."""
+    top_p: float = shapes_curve(1.0, Bounds(above=0, maximum=1))
+    """Only the likeliest tokens with this total probability are drawn."""
+    top_k: int | None = shapes_curve(None, AT_LEAST_1)
+    """Only so many of the likeliest tokens are drawn; absent: all."""
+    precision: Precision | None = shapes_curve(None)
+    """Absent: as ``policy.precision``."""
+    tensor_parallel_size: int = layout_only(1, AT_LEAST_1)
+    """Ranks that share one copy of the model while it generates."""
+    colocated: Colocated = layout_only(Colocated)
 
 
 @dataclass(kw_only=True)
@@ -203,28 +302,14 @@ class Policy:
     sequence_packing: SequencePacking = layout_only(SequencePacking)
     optimizer: Optimizer = shapes_curve(Optimizer)
     scheduler: Scheduler = shapes_curve(Scheduler)
-
-
-@dataclass(kw_only=True)
-class TrainLoop:
-    """What every algorithm's loop needs to know."""
-
-    max_num_steps: int = layout_only(100, AT_LEAST_1)
-    """Optimizer steps; a run that stops earlier is not finished."""
-    steps_per_run: int | None = layout_only(None, AT_LEAST_1)
-    """Steps of one start of the trainer: it then saves a checkpoint and ends, and the next start
-    continues; absent: all of them."""
-    val_period: int = layout_only(0, AT_LEAST_0)
-    """Steps between validations; 0: only after the last step."""
-    val_at_start: bool = layout_only(False)
-    """Validate before the first step, too."""
-    val_global_batch_size: int = layout_only(64, AT_LEAST_1)
-    """Samples of one validation forward pass, over all ranks."""
-
-
-@dataclass(kw_only=True)
-class Sft(TrainLoop):
-    """Supervised fine-tuning: cross-entropy on the tokens of the assistant's turns."""
+    lora: Lora | None = shapes_curve(None)
+    """Absent: all weights are trained."""
+    moe: Moe | None = shapes_curve(None)
+    """Absent: the model has no experts."""
+    vision: Vision | None = shapes_curve(None)
+    """Absent: the model sees only text."""
+    generation: Generation | None = shapes_curve(None)
+    """Absent: the algorithm samples no answers."""
 
 
 @dataclass(kw_only=True)
@@ -300,7 +385,11 @@ class Recipe:
     seed: int = shapes_curve(42, AT_LEAST_0)
     policy: Policy = shapes_curve(Policy)
     data: Data = shapes_curve(Data)
+    pretrain: Pretrain | None = shapes_curve(None)
     sft: Sft | None = shapes_curve(None)
+    dpo: Dpo | None = shapes_curve(None)
+    grpo: Grpo | None = shapes_curve(None)
+    distillation: Distillation | None = shapes_curve(None)
     checkpointing: Checkpointing = layout_only(Checkpointing)
     logger: Logger = layout_only(Logger)
     cluster: Cluster = layout_only(Cluster)

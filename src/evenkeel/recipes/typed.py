@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from evenkeel.errors import did_you_mean
 from evenkeel.recipes import schema
+from evenkeel.recipes.declaration import BOUNDS, SHAPES_CURVE, Bounds
 from evenkeel.recipes.located_yaml import kind_of
 
 Report = Callable[[str, str, str | None], None]
@@ -25,7 +26,7 @@ class FieldType(NamedTuple):
     is_optional: bool
     is_list: bool
     shapes_curve: bool
-    bounds: schema.Bounds | None
+    bounds: Bounds | None
 
     @property
     def is_section(self) -> bool:
@@ -69,8 +70,8 @@ def _field_type(hint: Any, metadata: Mapping[str, Any]) -> FieldType:
         kind,
         is_optional,
         is_list,
-        metadata[schema.SHAPES_CURVE],
-        metadata.get(schema.BOUNDS),
+        metadata[SHAPES_CURVE],
+        metadata.get(BOUNDS),
     )
 
 

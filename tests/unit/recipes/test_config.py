@@ -172,13 +172,16 @@ def test_untyped_keeps_what_it_cannot_resolve(
     assert resolved.origins["policy.odd"].line == 6
 
 
-@pytest.mark.parametrize("algorithm", ["sft"])
+@pytest.mark.parametrize("algorithm", list(schema.Algorithm))
 def test_base_configs_say_the_schemas_defaults(algorithm: str, tmp_path: Path) -> None:
     base = CONFIGS / f"{algorithm}.yaml"
     resolved = load(base)
     unsaid = [key for key, origin in resolved.origins.items() if origin.path == config.DEFAULT]
     assert unsaid == []
-    bare = load(write(tmp_path, "bare.yaml", f"algorithm: {algorithm}\n"))
+    text = f"algorithm: {algorithm}\n"
+    if algorithm == "grpo":
+        text += "policy: {generation: {}}\n"
+    bare = load(write(tmp_path, "bare.yaml", text))
     assert resolved.values == bare.values
 
 
@@ -190,3 +193,15 @@ def test_every_recipe_of_the_tree_resolves(path: Path) -> None:
     assert resolved.recipe.policy.model_config["model_type"]
     assert resolved.recipe.loop.max_num_steps > 0
     assert yaml.safe_load(yaml.safe_dump(resolved.values)) == resolved.values
+
+
+def test_an_optional_section_is_whole_once_it_is_there(tmp_path: Path) -> None:
+    path = write(tmp_path, "mine.yaml", "policy: {moe: {freeze_router: true}}\n")
+    assert load(path).recipe.policy.lora is None
+    resolved = load(path, ["policy.lora.rank=8"])
+    assert resolved.recipe.policy.lora == schema.Lora(rank=8)
+    assert resolved.values["policy"]["lora"]["alpha"] == 32.0
+    assert resolved.values["policy"]["moe"]["freeze_router"] is True
+    assert resolved.values["policy"]["moe"]["grouped_gemm"] is True
+    assert resolved.fingerprint != load(path).fingerprint
+    assert load(path, ["policy.lora=null"]).fingerprint == load(path).fingerprint
