@@ -14,6 +14,7 @@ from evenkeel.errors import EXIT_INTERRUPTED, EvenkeelError
 # subcommand → (module below evenkeel.cli, one line of help), in the order in which data flows.
 # Only the module of the subcommand that was asked for is imported: --help stays fast.
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
+    "name": ("name", "read, check and explain recipe names"),
     "recipe": ("recipe", "show what a recipe resolves to, and where each value comes from"),
     "plan": ("plan", "what drivers cost in GPU-hours, and what fits a budget"),
     "launch": ("launch", "snapshot the code and run drivers, on Slurm or here"),

@@ -17,6 +17,7 @@ from evenkeel.recipes.explanation import explain, uneven_split
 from evenkeel.recipes.name import RecipeName
 from evenkeel.recipes.name_exception import NameException
 from evenkeel.recipes.strategy import SIZES, Strategy
+from evenkeel.recipes.vocabulary import Vocabulary
 from evenkeel.run_paths import SUITES, Repository
 
 EXAMPLES = """\
@@ -27,7 +28,9 @@ examples:
   evenkeel name explain vlm_grpo-qwen2.5-vl-3b-instruct-clevr-1n2g-dtensor2tp1.v1
 
 A NAME may be the path of a driver or of a recipe. The grammar stands in docs/recipes.md.
-exit status: check 1 where a name is illegal; parse, format and explain 2
+'check' also says which words the vocabulary lacks: a new word is a note, one that resembles a
+known word is an error.
+exit status of an illegal name: 1 from check; 2 from parse, format and explain
 """
 
 
@@ -37,7 +40,11 @@ class _Given:
 
     text: str
     exception: NameException | None
-    root: Path | None
+    words: Vocabulary
+
+    def read(self) -> RecipeName:
+        declared = self.exception is not None
+        return names.parse(self.text, declared=declared, grammar=self.words.grammar)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +77,7 @@ def _given(text: str, root: Path | None) -> _Given:
             tree = Repository.around(start).root
         except InputError:
             tree = None
-    return _Given(bare, _declaration(path, bare, tree), tree)
+    return _Given(bare, _declaration(path, bare, tree), vocabulary.load(tree))
 
 
 def _declaration(path: Path, bare: str, tree: Path | None) -> NameException | None:
@@ -86,13 +93,8 @@ def _declaration(path: Path, bare: str, tree: Path | None) -> NameException | No
     return None
 
 
-def _read(text: str, root: Path | None) -> tuple[_Given, RecipeName]:
-    given = _given(text, root)
-    return given, names.parse(given.text, declared=given.exception is not None)
-
-
 def _parse(texts: list[str], root: Path | None, as_json: bool) -> int:
-    parsed = [_read(text, root)[1].to_json() for text in texts]
+    parsed = [_given(text, root).read().to_json() for text in texts]
     if as_json:
         print(json.dumps(parsed[0] if len(parsed) == 1 else parsed, indent=2))
         return EXIT_OK
@@ -116,13 +118,13 @@ def _shown(value: Any) -> str:
 
 
 def _format(texts: list[str], root: Path | None, as_json: bool) -> int:
-    formatted = []
+    formatted: list[str] = []
     for text in texts:
         text = sys.stdin.read() if text == "-" else text
         if text.lstrip()[:1] in ("{", "["):
             formatted.extend(str(name) for name in _from_json(text))
         else:
-            formatted.append(str(_read(text, root)[1]))
+            formatted.append(str(_given(text, root).read()))
     if as_json:
         print(json.dumps({"names": formatted}, indent=2))
     else:
@@ -181,10 +183,11 @@ def _findings(text: str, root: Path | None) -> tuple[str, list[dict[str, Any]]]:
     """The name, and what is wrong with it."""
     given = _given(text, root)
     try:
-        name = names.parse(given.text, declared=given.exception is not None)
+        name = given.read()
     except names.InvalidNameError as error:
         return given.text, [
             {
+                "severity": "error",
                 "message": error.reason,
                 "position": error.position,
                 "expected": error.expected,
@@ -201,29 +204,40 @@ def _findings(text: str, root: Path | None) -> tuple[str, list[dict[str, Any]]]:
             )
         )
     wrong.extend(
-        _finding(unknown.message, unknown.fix)
-        for unknown in vocabulary.load(given.root).unknown_words(name)
+        _finding(unknown.message, unknown.fix, error=unknown.likely_slip)
+        for unknown in given.words.unknown_words(name)
     )
     if uneven := uneven_split(name):
         wrong.append(_finding(uneven, "correct the sizes or the allocation"))
     return given.text, wrong
 
 
-def _finding(message: str, fix: str) -> dict[str, Any]:
-    return {"message": message, "position": None, "expected": None, "nearest": None, "fix": fix}
+def _finding(message: str, fix: str, *, error: bool = True) -> dict[str, Any]:
+    return {
+        "severity": "error" if error else "note",
+        "message": message,
+        "position": None,
+        "expected": None,
+        "nearest": None,
+        "fix": fix,
+    }
+
+
+def _is_legal(findings: list[dict[str, Any]]) -> bool:
+    return all(finding["severity"] == "note" for finding in findings)
 
 
 def _check(texts: list[str], root: Path | None, as_json: bool) -> int:
     judged = [_findings(text, root) for text in texts]
     if as_json:
-        rows = [{"name": n, "legal": not wrong, "findings": wrong} for n, wrong in judged]
+        rows = [{"name": n, "legal": _is_legal(wrong), "findings": wrong} for n, wrong in judged]
         print(json.dumps({"names": rows}, indent=2))
     else:
         for name, wrong in judged:
-            print(f"{name}: legal" if not wrong else name)
+            print(f"{name}: legal" if _is_legal(wrong) else name)
             for finding in wrong:
                 _print_finding(finding)
-    return EXIT_FINDING if any(wrong for _, wrong in judged) else EXIT_OK
+    return EXIT_FINDING if not all(_is_legal(wrong) for _, wrong in judged) else EXIT_OK
 
 
 def _print_finding(finding: dict[str, Any]) -> None:
@@ -231,15 +245,16 @@ def _print_finding(finding: dict[str, Any]) -> None:
         expected = finding["expected"]
         print(" " * (finding["position"] - 1) + f"^ {finding['message']}; expected {expected}")
     else:
-        print(f"  {finding['message']}")
+        print(f"  {'note: ' * (finding['severity'] == 'note')}{finding['message']}")
     print(f"  fix: {finding['fix']}")
 
 
 def _explain(texts: list[str], root: Path | None, as_json: bool) -> int:
     explained = []
     for text in texts:
-        given, name = _read(text, root)
-        rows = explain(name, vocabulary.load(given.root), given.exception)
+        given = _given(text, root)
+        name = given.read()
+        rows = explain(name, given.words, given.exception)
         explained.append((name, rows))
     if as_json:
         objects = [{"name": str(name), "explanation": dict(rows)} for name, rows in explained]

@@ -8,10 +8,16 @@ from evenkeel.recipes.name import RecipeName
 from evenkeel.recipes.name_exception import NameException
 from evenkeel.recipes.vocabulary import Vocabulary
 
-_SIZE = re.compile(r"(?<![a-z0-9.])([0-9]+(?:\.[0-9]+)?)([bm])(?:-?a([0-9]+(?:\.[0-9]+)?)b)?(?![a-z])")
+_SIZE = re.compile(
+    r"(?<![a-z0-9.])([0-9]+(?:\.[0-9]+)?)([bm])(?:-?a([0-9]+(?:\.[0-9]+)?)b)?(?![a-z])"
+)
 _MIXTURE = re.compile(r"(?<![a-z0-9.])([0-9]+(?:\.[0-9]+)?)ba([0-9]+(?:\.[0-9]+)?)b(?![a-z])")
-_TUNED = {"instruct": "tuned to instructions", "it": "tuned to instructions",
-          "chat": "tuned to chats", "base": "base weights"}
+_TUNED = {
+    "instruct": "tuned to instructions",
+    "it": "tuned to instructions",
+    "chat": "tuned to chats",
+    "base": "base weights",
+}
 _SPLITS_GPUS = {"noncolocated", "async"}
 
 
@@ -35,7 +41,9 @@ def explain(
         rows.append((word, meaning or "not in the vocabulary"))
     if name.context:
         length = int(name.context[:-1]) * 1024
-        rows.append((name.context, f"sequences of {length:,} tokens, said in place of the allocation"))
+        rows.append(
+            (name.context, f"sequences of {length:,} tokens, said in place of the allocation")
+        )
     if name.long:
         rows.append(("long", vocabulary.modifiers["long"]))
     if name.version is not None:
@@ -49,8 +57,10 @@ def _model(name: RecipeName, vocabulary: Vocabulary) -> str:
     lower = name.model.lower()
     teacher, _, student = lower.partition("-to-")
     if student:
-        said.append(f"a student of {_size(student) or student} from a teacher of "
-                    f"{_size(teacher) or teacher}")
+        said.append(
+            f"a student of {_size(student) or student} from a teacher of "
+            f"{_size(teacher) or teacher}"
+        )
         lower = student
     elif size := _size(lower):
         said.append(size)
@@ -86,8 +96,7 @@ def _allocation(name: RecipeName, exception: NameException | None) -> str:
     nodes, gpus = hardware
     source = "" if name.num_nodes is not None else " (declared in the driver)"
     return (
-        f"{_count(nodes, 'node')} of {_count(gpus, 'GPU')}: "
-        f"{_count(nodes * gpus, 'GPU')}{source}"
+        f"{_count(nodes, 'node')} of {_count(gpus, 'GPU')}: {_count(nodes * gpus, 'GPU')}{source}"
     )
 
 
@@ -120,11 +129,26 @@ def uneven_split(name: RecipeName) -> str | None:
 
 def _parallel(name: RecipeName, exception: NameException | None) -> str:
     strategy = name.strategy
-    backends = {"fsdp1": "FSDP", "fsdp2": "FSDP2", "dtensor": "DTensor", "megatron": "Megatron-Core",
-                "ddp": "DDP", "deepspeed": "DeepSpeed", "automodel": "NeMo Automodel"}
+    backends = {
+        "fsdp1": "FSDP",
+        "fsdp2": "FSDP2",
+        "dtensor": "DTensor",
+        "megatron": "Megatron-Core",
+        "ddp": "DDP",
+        "deepspeed": "DeepSpeed",
+        "automodel": "NeMo Automodel",
+    }
     said = [backends.get(strategy.backend or "", "a backend that the name does not state")]
-    labels = {"tp": "tensor", "pp": "pipeline", "cp": "context", "ep": "expert",
-              "etp": "expert tensor", "vpp": "virtual pipeline", "fsdp": "shard", "dp": "data"}
+    labels = {
+        "tp": "tensor",
+        "pp": "pipeline",
+        "cp": "context",
+        "ep": "expert",
+        "etp": "expert tensor",
+        "vpp": "virtual pipeline",
+        "fsdp": "shard",
+        "dp": "data",
+    }
     said.extend(
         f"{labels[key]} parallel size {size}" if key != "fsdp" else f"parameters shared by {size}"
         for key, size in strategy.sizes.items()

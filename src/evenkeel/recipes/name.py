@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evenkeel.errors import InputError
-from evenkeel.recipes import strategy as strategies
-from evenkeel.recipes.strategy import Strategy, StrategyError
+from evenkeel.recipes.strategy import STANDARD, Strategy, StrategyError, StrategyGrammar
 
 MAX_LENGTH = 200
 """Characters of a name; a file name has room for 255, suffixes and temporary names included."""
@@ -28,7 +27,6 @@ _WORD = re.compile(r"[A-Za-z0-9]+(?:[._]+[A-Za-z0-9]+)*")
 _CONTEXT = re.compile(r"[1-9][0-9]*[kK]")
 
 SHAPE = "<algo>-<model>-<nodes>n<gpus>g-<strategy>[-modifiers][-long][.vN]"
-_STRATEGY_WANTED = "a strategy such as fsdp2tp1, tp4pp2 or megatron"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,31 +148,32 @@ class InvalidNameError(InputError):
         )
 
 
-def parse(text: str, *, declared: bool = False) -> RecipeName:
+def parse(text: str, *, declared: bool = False, grammar: StrategyGrammar = STANDARD) -> RecipeName:
     """Read a name, without folder and suffix.
 
     Args:
         text: the name.
         declared: the driver declares an exception, so that the allocation and the strategy may
             be absent.
+        grammar: which words are strategies; a tree's vocabulary can add some.
 
     Raises:
         InvalidNameError: with the position, what was expected there, and the nearest legal name.
     """
     try:
-        return _parse(text, declared)
+        return _parse(text, declared, grammar)
     except _GrammarError as error:
         from evenkeel.recipes.name_repair import nearest
 
         raise InvalidNameError(
-            text, error.message, error.position + 1, error.expected, nearest(text)
+            text, error.message, error.position + 1, error.expected, nearest(text, grammar)
         ) from None
 
 
-def is_legal(text: str) -> bool:
+def is_legal(text: str, grammar: StrategyGrammar = STANDARD) -> bool:
     """Whether ``text`` is a name that needs no declaration."""
     try:
-        return not _parse(text, False).needs_declaration
+        return not _parse(text, False, grammar).needs_declaration
     except _GrammarError:
         return False
 
@@ -187,7 +186,7 @@ class _GrammarError(Exception):
         self.expected = expected
 
 
-def _parse(text: str, declared: bool) -> RecipeName:
+def _parse(text: str, declared: bool, grammar: StrategyGrammar) -> RecipeName:
     if len(text) > MAX_LENGTH:
         raise _GrammarError(f"it has {len(text)} characters", MAX_LENGTH, "the end of the name")
     if illegal := _ILLEGAL.search(text):
@@ -195,155 +194,142 @@ def _parse(text: str, declared: bool) -> RecipeName:
             f"{illegal[0]!r} cannot be in a name", illegal.start(), "a letter, a digit, '-' or '.'"
         )
     version = _VERSION.search(text)
-    stem = text[: version.start()] if version else text
-    words = stem.split("-")
-    starts = _starts(words)
-    vlm, algo = _algorithm(words[0])
-    at = _allocation(words, starts)
+    reader = _Reader(text[: version.start()] if version else text, grammar)
+    vlm, algo = reader.algorithm()
+    at = reader.allocation()
+    context = None
     if at is None:
-        return _exception(words, starts, vlm, algo, version, declared)
-    _check_words(words, starts, at)
-    allocation = _ALLOCATION.fullmatch(words[at])
-    assert allocation is not None
-    if at == 1:
-        raise _GrammarError("the model is missing", starts[1], "a model such as llama3.1-8b")
-    strategy, modifiers = _strategy(words, starts, at + 1, needed=not declared)
-    return RecipeName(
-        algo=algo,
-        vlm=vlm,
-        model="-".join(words[1:at]),
-        num_nodes=int(allocation[1]),
-        gpus_per_node=int(allocation[2]),
-        strategy=strategy,
-        modifiers=tuple(word for word in modifiers if word != "long"),
-        long="long" in modifiers,
-        version=int(version[1]) if version else None,
-        tail=tuple(words[at + 1 :]),
-    )
-
-
-def _starts(words: list[str]) -> list[int]:
-    starts, position = [], 0
-    for word in words:
-        starts.append(position)
-        position += len(word) + 1
-    return starts
-
-
-def _algorithm(word: str) -> tuple[bool, str]:
-    vlm = word.startswith(_VLM)
-    algo = word[len(_VLM) :] if vlm else word
-    if word == "vlm":
-        raise _GrammarError("the algorithm is missing", 3, "'_' and an algorithm, as in vlm_grpo")
-    match = _ALGO.match(algo)
-    end = match.end() if match else 0
-    if end < len(algo) or not match:
-        raise _GrammarError(
-            "no algorithm" if not algo else f"{algo[end]!r} is not part of an algorithm",
-            len(word) - len(algo) + end,
-            "an algorithm in small letters and digits, such as sft, dpo or grpo",
-        )
-    return vlm, algo
-
-
-def _allocation(words: list[str], starts: list[int]) -> int | None:
-    found = [i for i, word in enumerate(words) if i > 0 and _ALLOCATION.fullmatch(word)]
-    if len(found) > 1:
-        raise _GrammarError(
-            f"a second allocation, after {words[found[0]]!r}",
-            starts[found[1]],
-            "a strategy or a modifier",
-        )
-    return found[0] if found else None
-
-
-def _check_words(words: list[str], starts: list[int], at: int) -> None:
-    """Words of the model stand before ``at``; strategy and modifiers after."""
-    for index, word in enumerate(words[1:], start=1):
-        match = _WORD.match(word)
-        end = match.end() if match else 0
-        if end < len(word) or not match:
-            what = f"{word[end]!r} is out of place" if word else "a word is missing"
-            raise _GrammarError(what, starts[index] + end, "a word of letters and digits")
-        if index > at and _ALMOST_VERSION.fullmatch(word):
-            last = index == len(words) - 1
-            place = starts[index] + max(0, word.lower().rfind(".v"))
-            raise _GrammarError(
-                f"{word[word.lower().rfind('.v') + 1 if '.' in word else 0 :]!r} is no version",
-                place,
-                "a version .vN, N from 1" if last else "the version .vN at the end of the name",
-            )
-
-
-def _strategy(
-    words: list[str], starts: list[int], first: int, *, needed: bool
-) -> tuple[Strategy, list[str]]:
-    tail = words[first:]
-    try:
-        read = strategies.read(tail)
-    except StrategyError as error:
-        place = starts[first + error.word] + error.offset
-        raise _GrammarError(error.message, place, error.expected) from None
-    if tail.count("long") > 1:
-        second = first + tail.index("long", tail.index("long") + 1)
-        raise _GrammarError("'long' is given twice", starts[second], "another modifier")
-    if read is not None:
-        return read
-    if needed:
-        if broken := strategies.broken_word(tail):
-            index, offset = first + broken[0], broken[1]
-            raise _GrammarError(
-                f"{words[index][offset:]!r} does not continue a strategy",
-                starts[index] + offset,
-                "a parallel size such as tp2, '-' or the end",
-            )
-        end = starts[first - 1] + len(words[first - 1])
-        place = starts[first] if tail else end
-        raise _GrammarError("no strategy after the allocation", place, _STRATEGY_WANTED)
-    return Strategy(), list(tail)
-
-
-def _exception(
-    words: list[str],
-    starts: list[int],
-    vlm: bool,
-    algo: str,
-    version: re.Match[str] | None,
-    declared: bool,
-) -> RecipeName:
-    """A name without an allocation: legal when its driver declares it.
-
-    Its model ends where the first context length or strategy word stands.
-    """
-    contexts = [i for i, word in enumerate(words) if i > 1 and _CONTEXT.fullmatch(word)]
-    almost = [i for i, word in enumerate(words) if i > 1 and _ALMOST_ALLOCATION.fullmatch(word)]
-    spread = [i for i, word in enumerate(words) if i > 1 and strategies.is_strategy(word)]
-    end = starts[-1] + len(words[-1])
-    if not declared and (len(contexts) != 1 or almost):
-        at = next(iter(almost or spread), len(words))
-        raise _GrammarError(
-            f"{words[at]!r} is no allocation" if at < len(words) else "no allocation",
-            starts[at] if at < len(words) else end,
-            "the allocation <nodes>n<gpus>g, such as 1n8g",
-        )
-    model_end = min([*contexts, *spread, len(words)])
-    _check_words(words, starts, model_end - 1)
-    if model_end < 2 or len(words) < 2:
-        raise _GrammarError("the model is missing", end, "'-' and a model such as llama3.1-8b")
-    strategy, rest = _strategy(words, starts, model_end, needed=False)
-    context = words[contexts[0]] if contexts else None
+        model_end, context = reader.end_of_model(declared)
+        first = model_end
+    else:
+        model_end, first = at, at + 1
+    reader.check_words(first)
+    if model_end == 1:
+        raise _GrammarError("the model is missing", reader.place(1), "a model such as llama3.1-8b")
+    allocation = _ALLOCATION.fullmatch(reader.words[at]) if at else None
+    strategy, rest = reader.strategy(first, needed=not declared and at is not None)
     if context:
         rest.remove(context)
     return RecipeName(
         algo=algo,
         vlm=vlm,
-        model="-".join(words[1:model_end]),
-        num_nodes=None,
-        gpus_per_node=None,
+        model="-".join(reader.words[1:model_end]),
+        num_nodes=int(allocation[1]) if allocation else None,
+        gpus_per_node=int(allocation[2]) if allocation else None,
         strategy=strategy,
         modifiers=tuple(word for word in rest if word != "long"),
         long="long" in rest,
         version=int(version[1]) if version else None,
-        tail=tuple(words[model_end:]),
+        tail=tuple(reader.words[first:]),
         context=context,
     )
+
+
+class _Reader:
+    """The words between the hyphens, and where each starts."""
+
+    def __init__(self, stem: str, grammar: StrategyGrammar) -> None:
+        self.grammar = grammar
+        self.words = stem.split("-")
+        self.end = len(stem)
+        self._starts = [0]
+        for word in self.words[:-1]:
+            self._starts.append(self._starts[-1] + len(word) + 1)
+
+    def place(self, index: int) -> int:
+        """Where a word starts; past the last word: the end."""
+        return self._starts[index] if index < len(self.words) else self.end
+
+    def algorithm(self) -> tuple[bool, str]:
+        word = self.words[0]
+        vlm = word.startswith(_VLM)
+        algo = word[len(_VLM) :] if vlm else word
+        if word == "vlm":
+            raise _GrammarError(
+                "the algorithm is missing", 3, "'_' and an algorithm, as in vlm_grpo"
+            )
+        match = _ALGO.match(algo)
+        end = match.end() if match else 0
+        if end < len(algo) or not match:
+            raise _GrammarError(
+                f"{algo[end]!r} is not part of an algorithm" if algo else "no algorithm",
+                len(word) - len(algo) + end,
+                "an algorithm in small letters and digits, such as sft, dpo or grpo",
+            )
+        return vlm, algo
+
+    def allocation(self) -> int | None:
+        """Which word is the allocation; None where none is."""
+        found = [i for i, word in enumerate(self.words) if i > 0 and _ALLOCATION.fullmatch(word)]
+        if len(found) > 1:
+            raise _GrammarError(
+                f"a second allocation, after {self.words[found[0]]!r}",
+                self.place(found[1]),
+                "a strategy or a modifier",
+            )
+        return found[0] if found else None
+
+    def end_of_model(self, declared: bool) -> tuple[int, str | None]:
+        """Where the model of a name without an allocation ends, and its context length.
+
+        It ends where the first context length or strategy stands. Without a declaration in the
+        driver a name needs one context length to be such an exception.
+        """
+        later = list(enumerate(self.words))[2:]
+        contexts = [i for i, word in later if _CONTEXT.fullmatch(word)]
+        almost = [i for i, word in later if _ALMOST_ALLOCATION.fullmatch(word)]
+        spread = [i for i, word in later if self.grammar.is_strategy(word)]
+        if not declared and (len(contexts) != 1 or almost):
+            at = next(iter(almost or spread), len(self.words))
+            found = f"{self.words[at]!r} is no allocation" if at < len(self.words) else ""
+            raise _GrammarError(
+                found or "no allocation",
+                self.place(at),
+                "the allocation <nodes>n<gpus>g, such as 1n8g",
+            )
+        model_end = min([*contexts, *spread, len(self.words)])
+        return model_end, self.words[contexts[0]] if contexts else None
+
+    def check_words(self, first: int) -> None:
+        """Every word is whole; strategy and modifiers, from ``first`` on, hold no version."""
+        for index, word in enumerate(self.words[1:], start=1):
+            match = _WORD.match(word)
+            end = match.end() if match else 0
+            if end < len(word) or not match:
+                what = f"{word[end]!r} is out of place" if word else "a word is missing"
+                raise _GrammarError(what, self.place(index) + end, "a word of letters and digits")
+            if index >= first and _ALMOST_VERSION.fullmatch(word):
+                last = index == len(self.words) - 1
+                offset = max(0, word.lower().rfind(".v"))
+                raise _GrammarError(
+                    f"{word[offset:]!r} is no version",
+                    self.place(index) + offset,
+                    "a version .vN, N from 1" if last else "the version at the end of the name",
+                )
+
+    def strategy(self, first: int, *, needed: bool) -> tuple[Strategy, list[str]]:
+        """The strategy from word ``first`` on, and the words that are left over."""
+        tail = self.words[first:]
+        try:
+            read = self.grammar.read(tail)
+        except StrategyError as error:
+            place = self.place(first + error.word) + error.offset
+            raise _GrammarError(error.message, place, error.expected) from None
+        if tail.count("long") > 1:
+            second = first + tail.index("long", tail.index("long") + 1)
+            raise _GrammarError("'long' is given twice", self.place(second), "another modifier")
+        if read is not None:
+            return read
+        if not needed:
+            return Strategy(), tail
+        if broken := self.grammar.broken_word(tail):
+            raise _GrammarError(
+                f"{tail[broken[0]][broken[1] :]!r} does not continue a strategy",
+                self.place(first + broken[0]) + broken[1],
+                "a parallel size such as tp2, '-' or the end",
+            )
+        raise _GrammarError(
+            "no strategy after the allocation",
+            self.place(first),
+            "a strategy such as fsdp2tp1, tp4pp2 or megatron",
+        )

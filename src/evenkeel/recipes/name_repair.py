@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from evenkeel.recipes import name as names
-from evenkeel.recipes import strategy as strategies
+from evenkeel.recipes.strategy import STANDARD, StrategyError, StrategyGrammar
 
 _DEFAULT_ALLOCATION = "1n8g"
 _DEFAULT_STRATEGY = "fsdp2tp1"
@@ -22,7 +22,7 @@ _LOOKS_SPREAD = re.compile(r"fsdp|dtensor|megatron|(?:tp|pp|cp|ep)(?:[0-9]|\Z)")
 _MAX_TRIED = 400
 
 
-def nearest(text: str) -> str:
+def nearest(text: str, grammar: StrategyGrammar = STANDARD) -> str:
     """A legal name with as few characters changed as these repairs find.
 
     Always an answer, and always legal: where little of ``text`` can be used, most of it is made
@@ -30,9 +30,9 @@ def nearest(text: str) -> str:
     """
     tidy, version = _tidied(text)
     best: tuple[int, str] | None = None
-    for tried, words in enumerate(_candidates(tidy)):
+    for tried, words in enumerate(_candidates(tidy, grammar)):
         candidate = "-".join(words) + version
-        if names.is_legal(candidate):
+        if names.is_legal(candidate, grammar):
             distance = _distance(text[: names.MAX_LENGTH], candidate)
             if best is None or distance < best[0]:
                 best = (distance, candidate)
@@ -69,23 +69,23 @@ def _with_algorithm(words: list[str]) -> list[str]:
     return [first, *words[1:]]
 
 
-def _candidates(words: list[str]) -> Iterator[list[str]]:
+def _candidates(words: list[str], grammar: StrategyGrammar) -> Iterator[list[str]]:
     """Versions of ``words`` with one allocation and a whole strategy, likely ones first."""
     if len(words) < 2 or _as_allocation(words[1]):
         words = [words[0], "model", *words[1:]]
-    for placed in _with_allocation(words):
+    for placed in _with_allocation(words, grammar):
         at = next(i for i, word in enumerate(placed) if i > 1 and _is_allocation(word))
-        head, tail = placed[: at + 1], _without_repeats(placed[at + 1 :])
+        head, tail = placed[: at + 1], _without_repeats(placed[at + 1 :], grammar)
         yield [*head, *tail]
-        if strategies.broken_word(tail):
+        if grammar.broken_word(tail):
             for index, word in enumerate(tail):
-                for mended in _mended(word):
+                for mended in _mended(word, grammar):
                     yield [*head, *tail[:index], mended, *tail[index + 1 :]]
         yield [*head, _DEFAULT_STRATEGY, *tail]
-        yield [*head, _DEFAULT_STRATEGY, *(w for w in tail if not strategies.is_strategy(w))]
+        yield [*head, _DEFAULT_STRATEGY, *(w for w in tail if not grammar.is_strategy(w))]
 
 
-def _with_allocation(words: list[str]) -> Iterator[list[str]]:
+def _with_allocation(words: list[str], grammar: StrategyGrammar) -> Iterator[list[str]]:
     exact = [i for i, word in enumerate(words) if i > 1 and _is_allocation(word)]
     if exact:
         rest = [w for i, w in enumerate(words) if i < exact[0] or not _is_allocation(w)]
@@ -96,7 +96,7 @@ def _with_allocation(words: list[str]) -> Iterator[list[str]]:
             yield [*words[:index], mended, *words[index + 1 :]]
         if index + 1 < len(words) and (mended := _as_allocation(words[index] + words[index + 1])):
             yield [*words[:index], mended, *words[index + 2 :]]
-    spread = [i for i, word in enumerate(words) if i > 1 and strategies.is_strategy(word)]
+    spread = [i for i, word in enumerate(words) if i > 1 and grammar.is_strategy(word)]
     for index in (*spread[:1], len(words)):
         yield [*words[:index], _DEFAULT_ALLOCATION, *words[index:]]
 
@@ -115,7 +115,7 @@ def _as_allocation(word: str) -> str | None:
     return None
 
 
-def _without_repeats(tail: list[str]) -> list[str]:
+def _without_repeats(tail: list[str], grammar: StrategyGrammar) -> list[str]:
     """Sizes without leading zeros; further backends, sizes given twice and ``long`` go."""
     kept: list[str] = []
     for word in tail:
@@ -124,16 +124,16 @@ def _without_repeats(tail: list[str]) -> list[str]:
         if sound == "long" and sound in kept:
             continue
         try:
-            strategies.read([*kept, sound])
-        except strategies.StrategyError:
+            grammar.read([*kept, sound])
+        except StrategyError:
             continue
         kept.append(sound)
     return kept
 
 
-def _mended(word: str) -> Iterator[str]:
+def _mended(word: str, grammar: StrategyGrammar) -> Iterator[str]:
     """Strategy words that differ from a broken one by one character or by its end."""
-    broken = strategies.broken_word([word])
+    broken = grammar.broken_word([word])
     if broken is None:
         return
     whole, rest = word[: broken[1]], word[broken[1] :]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ SIZES = ("tp", "pp", "cp", "ep", "dp", "etp", "vpp", "fsdp")
 FLAGS = ("sp", "actckpt", "seqpack", "lora", "fp8")
 """Short flags that may be glued to the end of a strategy word."""
 
-# as written → the backend it names
+# as written → the backend it names; the vocabulary says what each means
 _BACKENDS = {
     "fsdp1": "fsdp1",
     "fsdp2": "fsdp2",
@@ -26,14 +26,8 @@ _BACKENDS = {
     "deepspeed": "deepspeed",
     "automodel": "automodel",
 }
-_BACKEND = (
-    r"(?:fsdp[12](?![0-9])|fsdp(?![0-9])|dtensor2|dtensor|megatron|mcore|ddp|deepspeed|automodel)"
-)
 _SIZE = rf"(?:{'|'.join(SIZES)})"
 _FLAG = rf"(?:{'|'.join(FLAGS)})"
-_WORD = re.compile(rf"({_BACKEND}?)((?:{_SIZE}[1-9][0-9]*)*)((?:{_FLAG})*)")
-_ALMOST = re.compile(rf"{_BACKEND}?(?:{_SIZE}[0-9]*)+(?:{_FLAG})*")
-_STARTS = re.compile(rf"{_BACKEND}(?:{_SIZE}[1-9][0-9]*)*|(?:{_SIZE}[1-9][0-9]*)+")
 _ONE_SIZE = re.compile(rf"({_SIZE})([0-9]*)")
 
 
@@ -93,75 +87,87 @@ class StrategyError(Exception):
         self.offset = offset
 
 
-def is_strategy(word: str) -> bool:
-    """Whether a word between hyphens says how the recipe is spread (``sp`` alone does not)."""
-    match = _WORD.fullmatch(word)
-    return match is not None and bool(match[1] or match[2])
+class StrategyGrammar:
+    """Which words are strategies: the backends known here, and those that a tree adds."""
 
+    def __init__(self, more_backends: Iterable[str] = ()) -> None:
+        self.backends = {**_BACKENDS, **{word: word for word in more_backends}}
+        # fsdp1 and fsdp2 are versions; fsdp8 is a size
+        plain = sorted(set(self.backends) - {"fsdp", "fsdp1", "fsdp2"}, key=len, reverse=True)
+        words = "|".join(map(re.escape, plain))
+        backend = rf"(?:fsdp[12](?![0-9])|fsdp(?![0-9])|{words})"
+        self._word = re.compile(rf"({backend}?)((?:{_SIZE}[1-9][0-9]*)*)((?:{_FLAG})*)")
+        self._almost = re.compile(rf"{backend}?(?:{_SIZE}[0-9]*)+(?:{_FLAG})*")
+        self._starts = re.compile(rf"{backend}(?:{_SIZE}[1-9][0-9]*)*|(?:{_SIZE}[1-9][0-9]*)+")
 
-def read(words: Sequence[str]) -> tuple[Strategy, list[str]] | None:
-    """The strategy that ``words`` state in any order, and the words that are left over.
+    def is_strategy(self, word: str) -> bool:
+        """Whether a word between hyphens says how a recipe is spread (``sp`` alone does not)."""
+        match = self._word.fullmatch(word)
+        return match is not None and bool(match[1] or match[2])
 
-    A flag glued to a strategy word other than ``sp`` is left over in its place. ``automodel``
-    names the backend only where no other word does. None: no word states a strategy.
+    def read(self, words: Sequence[str]) -> tuple[Strategy, list[str]] | None:
+        """The strategy that ``words`` state in any order, and the words that are left over.
 
-    Raises:
-        StrategyError: two backends, a size twice, a size that is not a number from 1.
-    """
-    stated: dict[str, Any] = {}
-    rest: list[str] = []
-    backend_at: int | None = None
-    matches = [_checked(index, word) for index, word in enumerate(words)]
-    named = [m for m in matches if m and m[0] != "automodel" and (m[1] or "fsdp" in m[2])]
-    found = False
-    for index, (word, match) in enumerate(zip(words, matches, strict=True)):
-        if match is None or (word == "automodel" and (named or backend_at is not None)):
-            rest.append(word)
-            continue
-        found = True
-        if match[1]:
-            if backend_at is not None:
-                raise StrategyError(
-                    f"a second backend, after {words[backend_at]!r}", "one backend", index, 0
-                )
-            backend_at = index
-            stated["backend"] = _BACKENDS[match[1]]
-        _take_sizes(stated, match, index)
-        flags = re.findall(_FLAG, match[3])
-        stated["sp"] = stated.get("sp", False) or "sp" in flags
-        rest.extend(flag for flag in flags if flag != "sp")
-    if not found:
-        return None
-    if "fsdp" in stated:
-        stated.setdefault("backend", "fsdp2")
-    return Strategy(**stated), rest
+        A flag glued to a strategy word other than ``sp`` is left over in its place.
+        ``automodel`` names the backend only where no other word does. None: no word states a
+        strategy.
 
-
-def broken_word(words: Sequence[str]) -> tuple[int, int] | None:
-    """The first word that starts as a strategy and goes wrong: its index, and where in it."""
-    for index, word in enumerate(words):
-        if (match := _STARTS.match(word)) and match.end() < len(word):
-            return index, match.end()
-    return None
-
-
-def _checked(index: int, word: str) -> re.Match[str] | None:
-    """The match of a strategy word; None for any other word."""
-    match = _WORD.fullmatch(word)
-    if match is not None:
-        return match if match[1] or match[2] else None
-    if _ALMOST.fullmatch(word):
-        for size in _ONE_SIZE.finditer(word):
-            if size[0] in ("fsdp1", "fsdp2") and size.start() == 0:
+        Raises:
+            StrategyError: two backends, a size twice, a size that is not a number from 1.
+        """
+        matches = [self._checked(index, word) for index, word in enumerate(words)]
+        named = any(m and m[0] != "automodel" and (m[1] or "fsdp" in m[2]) for m in matches)
+        stated: dict[str, Any] = {}
+        rest: list[str] = []
+        backend_at: int | None = None
+        for index, (word, match) in enumerate(zip(words, matches, strict=True)):
+            if match is None or (word == "automodel" and (named or backend_at is not None)):
+                rest.append(word)
                 continue
-            if not size[2] or size[2][0] == "0":
-                raise StrategyError(
-                    f"{size[1]!r} has no size" if not size[2] else f"{size[0]!r} is no size",
-                    f"{size[1]} and a whole number from 1, without leading zeros",
-                    index,
-                    size.end(1),
-                )
-    return None
+            if match[1]:
+                if backend_at is not None:
+                    before = words[backend_at]
+                    raise StrategyError(
+                        f"a second backend, after {before!r}", "one backend", index, 0
+                    )
+                backend_at = index
+                stated["backend"] = self.backends[match[1]]
+            _take_sizes(stated, match, index)
+            flags = re.findall(_FLAG, match[3])
+            stated["sp"] = stated.get("sp", False) or "sp" in flags
+            rest.extend(flag for flag in flags if flag != "sp")
+        if not stated:
+            return None
+        if "fsdp" in stated:
+            stated.setdefault("backend", "fsdp2")
+        return Strategy(**stated), rest
+
+    def broken_word(self, words: Sequence[str]) -> tuple[int, int] | None:
+        """The first word that starts as a strategy and goes wrong: its index, and where in it."""
+        for index, word in enumerate(words):
+            if (match := self._starts.match(word)) and match.end() < len(word):
+                return index, match.end()
+        return None
+
+    def _checked(self, index: int, word: str) -> re.Match[str] | None:
+        """The match of a strategy word; None for any other word."""
+        match = self._word.fullmatch(word)
+        if match is not None:
+            return match if match[1] or match[2] else None
+        if self._almost.fullmatch(word):
+            for size in _ONE_SIZE.finditer(word):
+                if not size[2] or size[2][0] == "0":
+                    raise StrategyError(
+                        f"{size[0]!r} is no size" if size[2] else f"{size[1]!r} has no size",
+                        f"{size[1]} and a whole number from 1, without leading zeros",
+                        index,
+                        size.end(1),
+                    )
+        return None
+
+
+STANDARD = StrategyGrammar()
+"""The strategies of the packaged vocabulary."""
 
 
 def _take_sizes(stated: dict[str, Any], match: re.Match[str], index: int) -> None:

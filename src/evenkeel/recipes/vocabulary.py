@@ -16,6 +16,7 @@ from pathlib import Path
 
 from evenkeel.errors import InputError, did_you_mean
 from evenkeel.recipes.name import RecipeName
+from evenkeel.recipes.strategy import STANDARD, StrategyGrammar
 from evenkeel.run_paths import SUITES
 
 PACKAGED = Path(__file__).with_name("vocabulary.toml")
@@ -35,6 +36,11 @@ class UnknownWord:
     word: str
     nearest: str | None
     """The most similar known word, where one is similar."""
+
+    @property
+    def likely_slip(self) -> bool:
+        """It resembles a known word: rather mistyped than new."""
+        return self.nearest is not None
 
     @property
     def message(self) -> str:
@@ -59,6 +65,7 @@ class Vocabulary:
     datasets: Mapping[str, str]
     """Words of the model part that say what it is trained on."""
     strategies: Mapping[str, str]
+    """Backends and parallel sizes; a word that a tree adds is a backend of that name."""
     modifiers: Mapping[str, str]
     """``#`` stands for a number; a hyphen makes a compound, such as ``fp8-rollouts``."""
 
@@ -115,6 +122,12 @@ class Vocabulary:
             if match := pattern.fullmatch(modifier):
                 return text.replace("#", match[1])
         return None
+
+    @cached_property
+    def grammar(self) -> StrategyGrammar:
+        """The strategies that names may use with this vocabulary."""
+        added = set(self.strategies) - set(_packaged().strategies)
+        return StrategyGrammar(added) if added else STANDARD
 
     @cached_property
     def _numbered(self) -> list[tuple[re.Pattern[str], str]]:
