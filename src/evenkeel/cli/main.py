@@ -18,6 +18,8 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "recipe": ("recipe", "show what a recipe resolves to, and where each value comes from"),
     "plan": ("plan", "what drivers cost in GPU-hours, and what fits a budget"),
     "launch": ("launch", "snapshot the code and run drivers, on Slurm or here"),
+    "collect": ("collect", "turn the event files of a run into its metrics.json"),
+    "check": ("check", "judge a metrics.json by checks"),
 }
 
 EPILOG = """\

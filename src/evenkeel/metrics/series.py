@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any
@@ -201,3 +202,40 @@ def last_step(metrics: Mapping[str, Mapping[int, float]]) -> int | None:
 def is_same(a: float, b: float) -> bool:
     """Whether two values are the same number, NaN being the same as NaN."""
     return a == b or (math.isnan(a) and math.isnan(b))
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A step of a metric that was logged again with another value."""
+
+    metric: str
+    step: int
+    earlier: float
+    later: float
+
+
+def merge(
+    metrics: Metrics, name: str, steps: Sequence[int], values: Sequence[float]
+) -> list[Conflict]:
+    """Put ``values`` at ``steps`` of metric ``name``, the later over the earlier.
+
+    Returns:
+        The steps that had another value before: in ``metrics``, or earlier in ``values``.
+    """
+    added = dict(zip(steps, values, strict=True))
+    series = metrics.setdefault(name, {})
+    conflicts = []
+    if len(added) < len(steps):
+        seen: Series = {}
+        for step, value in zip(steps, values, strict=True):
+            if step in seen and not is_same(seen[step], value):
+                conflicts.append(Conflict(name, step, seen[step], value))
+            seen[step] = value
+    if series:
+        conflicts += [
+            Conflict(name, step, series[step], added[step])
+            for step in sorted(series.keys() & added.keys())
+            if not is_same(series[step], added[step])
+        ]
+    series.update(added)
+    return conflicts

@@ -1,1 +1,0 @@
-"""What a step optimises: one readable file per algorithm."""
