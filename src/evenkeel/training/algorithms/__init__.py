@@ -1,0 +1,1 @@
+"""What a step optimises: one readable file per algorithm."""

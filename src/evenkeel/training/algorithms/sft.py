@@ -1,0 +1,127 @@
+"""Supervised fine-tuning: cross-entropy on the tokens of the assistant's turns.
+
+The loss of a step is the sum of the cross-entropies of all trained tokens of the global batch,
+divided by their number over all data-parallel ranks. Averages of averages would weigh a token by
+the company it keeps; this way neither micro-batch size nor data-parallel size changes the curve.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import Tensor
+
+from evenkeel.recipes.schema import Recipe
+from evenkeel.training import schedules
+from evenkeel.training.algorithms.interface import StepResult
+from evenkeel.training.backends.interface import IGNORED_LABEL, Backend, ModelOutput, Sums
+from evenkeel.training.data.batches import BatchSource, MicroBatch, Samples
+
+
+def sft_loss(output: ModelOutput, batch: MicroBatch, num_tokens: float) -> tuple[Tensor, Sums]:
+    """This micro-batch's share of the mean over the ``num_tokens`` of the global batch."""
+    share = output.sum_of_token_losses(batch.labels) / num_tokens
+    return share, {"loss": share.detach()}
+
+
+def sft_measure(output: ModelOutput, batch: MicroBatch) -> Sums:
+    """Sums for ``validation/loss`` and ``validation/accuracy``, see ``Sft.validate``."""
+    trained = batch.labels != IGNORED_LABEL  # shape: (batch, seq)
+    right = (output.most_likely_tokens() == batch.labels) | ~trained
+    responses = trained.any(dim=1)  # rows that only fill a batch up have none
+    return {
+        "loss": output.sum_of_token_losses(batch.labels).double(),
+        "tokens": trained.sum(),
+        "exact": (right.all(dim=1) & responses).sum(),
+        "responses": responses.sum(),
+    }
+
+
+class Sft:
+    """Data, loss and validation of supervised fine-tuning."""
+
+    def __init__(
+        self, recipe: Recipe, backend: Backend, train: Samples, val: Samples | None, pad_id: int
+    ) -> None:
+        policy, loop = recipe.policy, recipe.loop
+        self._backend = backend
+        self._max_grad_norm = policy.max_grad_norm
+        self._horizon = schedules.horizon(recipe)
+        schedules.check(policy.scheduler, self._horizon)
+        self._learning_rate = partial(
+            schedules.learning_rate,
+            peak=policy.optimizer.lr,
+            scheduler=policy.scheduler,
+            horizon=self._horizon,
+        )
+        place = backend.place
+        source = partial(
+            BatchSource,
+            dp_rank=place.rank,
+            dp_size=place.size,
+            seed=recipe.seed,
+            max_length=policy.max_total_sequence_length,
+            pad_id=pad_id,
+        )
+        self._train = source(
+            train,
+            global_batch_size=policy.train_global_batch_size,
+            micro_batch_size=policy.train_micro_batch_size,
+            shuffle=recipe.data.shuffle,
+            pack=policy.sequence_packing.enabled,
+        )
+        # one sample a row, so that a row is right or wrong as one answer
+        self._val: BatchSource | None = None
+        if val is not None:
+            self._val = source(
+                val,
+                global_batch_size=loop.val_global_batch_size,
+                micro_batch_size=-(-loop.val_global_batch_size // place.size),
+                shuffle=False,
+                pack=False,
+            )
+
+    def train_step(self, step: int) -> StepResult:
+        """See ``TrainingAlgorithm``."""
+        backend = self._backend
+        batches = self._train.global_batch(step)
+        counts = backend.reduce_sums(
+            {
+                "trained": sum(batch.num_trained_tokens for batch in batches),
+                "tokens": sum(int(batch.attention_mask.sum()) for batch in batches),
+            }
+        )
+        # a global batch without a trained token has no mean; its gradient is zero
+        loss = partial(sft_loss, num_tokens=max(counts["trained"], 1.0))
+        sums = backend.forward_backward(batches, loss)
+        norm = backend.clip_gradients(self._max_grad_norm)
+        learning_rate = self._learning_rate(step)
+        backend.step(learning_rate)
+        return StepResult(
+            metrics={
+                "train/loss": backend.reduce_sums(sums)["loss"],
+                "train/grad_norm": float(norm),
+                "train/lr": learning_rate,
+                "train/global_valid_toks": counts["trained"],
+            },
+            num_tokens=int(counts["tokens"]),
+        )
+
+    def validate(self) -> dict[str, float]:
+        """Mean loss per trained token, and the share of answers that are right as a whole.
+
+        An answer counts as right when, given the prompt and the answer's own earlier tokens, every
+        one of its tokens is the most likely one. By induction over the tokens that is exactly when
+        greedy decoding from the prompt alone would write this answer, so one forward pass tells
+        what generating would tell.
+        """
+        if self._val is None:
+            return {}
+        total = {"loss": 0.0, "tokens": 0.0, "exact": 0.0, "responses": 0.0}
+        for batches in self._val.one_pass():
+            sums = self._backend.reduce_sums(self._backend.forward(batches, sft_measure))
+            total = {name: total[name] + sums[name] for name in total}
+        return {
+            "validation/loss": total["loss"] / max(total["tokens"], 1.0),
+            "validation/accuracy": total["exact"] / max(total["responses"], 1.0),
+        }

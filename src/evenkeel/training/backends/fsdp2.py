@@ -1,0 +1,226 @@
+"""Torch backend: FSDP2 (``fully_shard``) over data-parallel ranks, DTensor tensor parallelism.
+
+Zhao et al. 2023, arXiv:2304.11277. Parameters, gradients and optimizer states are fp32 and
+sharded; with bf16 the forward and backward passes compute in bf16 and gradients are summed in
+fp32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
+
+from evenkeel.errors import InputError
+from evenkeel.recipes.schema import Parallel, Policy, Precision, Recipe
+from evenkeel.training import models
+from evenkeel.training.attention import block_diagonal_causal_mask
+from evenkeel.training.backends import tensor_parallel, torch_state
+from evenkeel.training.backends.gradient_norm import clip_to_norm, global_norm
+from evenkeel.training.backends.interface import (
+    Backend,
+    DataParallelPlace,
+    MicroBatchLoss,
+    MicroBatchMeasure,
+    ModelOutput,
+    Sums,
+)
+from evenkeel.training.backends.optimizer import adamw
+from evenkeel.training.data.batches import MicroBatch
+from evenkeel.training.distributed import World
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+class Fsdp2Backend(Backend):
+    """A transformers model over a mesh of (dp, tp) ranks."""
+
+    def __init__(self, recipe: Recipe, config: PretrainedConfig, world: World) -> None:
+        policy = recipe.policy
+        check_supported(policy.parallel)
+        self.device = world.device
+        self.mesh = world.mesh(policy.parallel)
+        self.place = DataParallelPlace(self.mesh["dp"].get_local_rank(), self.mesh["dp"].size())
+        self._is_main = world.is_main
+        self._tensor_rank = self.mesh["tp"].get_local_rank()
+        # with sequence parallelism each rank works on an equal share of a row's tokens
+        shares_sequence = policy.parallel.sequence_parallel and self.mesh["tp"].size() > 1
+        self._row_multiple = self.mesh["tp"].size() if shares_sequence else 1
+        self.model = self._build(recipe, config)
+        self.optimizer = adamw(self.model, policy.optimizer)
+
+    def _build(self, recipe: Recipe, config: PretrainedConfig) -> PreTrainedModel:
+        if self.mesh.size() == 1:
+            model = models.build(recipe, config)
+            nn.Module.to(model, self.device)
+            shard(model, self.mesh, recipe.policy)
+            return model
+        whole = models.build(recipe, config) if self._is_main else None
+        model = models.build_on_meta(config)
+        shard(model, self.mesh, recipe.policy)
+        model.to_empty(device=self.device)
+        torch_state.spread_weights(whole, model, self.device)
+        return model
+
+    def forward_backward(self, micro_batches: Sequence[MicroBatch], loss: MicroBatchLoss) -> Sums:
+        """See ``Backend``: gradients are communicated once, with the last micro-batch."""
+        self.model.train()
+        sums: Sums = {}
+        for index, batch in enumerate(micro_batches):
+            batch = _moved(batch, self.device)
+            if isinstance(self.model, FSDPModule):
+                self.model.set_requires_gradient_sync(index == len(micro_batches) - 1)
+            share, reported = loss(self._run(batch), batch)
+            # FSDP averages over data-parallel ranks, and the loss of the global batch is a sum
+            torch.autograd.backward(share * self.place.size)
+            _add(sums, reported)
+        finish_pending_sums(self.model)
+        return sums
+
+    def forward(self, micro_batches: Sequence[MicroBatch], measure: MicroBatchMeasure) -> Sums:
+        """See ``Backend``."""
+        self.model.train(False)
+        sums: Sums = {}
+        with torch.no_grad():
+            for batch in micro_batches:
+                batch = _moved(batch, self.device)
+                _add(sums, measure(self._run(batch), batch))
+        return sums
+
+    def _run(self, batch: MicroBatch) -> ModelOutput:
+        """Logits of (batch, seq, vocabulary).
+
+        Rows are padded on the right, where causal attention never looks: without packing the
+        model needs no mask.
+        """
+        seq = batch.input_ids.shape[1]
+        extra = -seq % self._row_multiple
+        input_ids = nn.functional.pad(batch.input_ids, (0, extra))
+        inputs: dict[str, Any] = {}
+        if batch.segment_ids is not None:
+            segment_ids = nn.functional.pad(batch.segment_ids, (0, extra), value=-1)
+            inputs["attention_mask"] = block_diagonal_causal_mask(segment_ids)
+            inputs["position_ids"] = nn.functional.pad(batch.position_ids, (0, extra))
+        logits: Tensor = self.model(input_ids=input_ids, use_cache=False, **inputs).logits
+        return ModelOutput(logits[:, :seq])
+
+    def clip_gradients(self, max_norm: float) -> Tensor:
+        """See ``Backend``."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = global_norm(gradients, self.mesh)
+        if max_norm > 0:
+            clip_to_norm(gradients, norm, max_norm)
+        return norm
+
+    def step(self, learning_rate: float) -> None:
+        """See ``Backend``."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def reduce_sums(self, sums: Mapping[str, float | Tensor]) -> dict[str, float]:
+        """See ``Backend``: one collective and one read from the device."""
+        values = [torch.as_tensor(value, dtype=torch.float64) for value in sums.values()]
+        if len({value.device for value in values}) > 1:
+            values = [value.to(self.device) for value in values]
+        vector = torch.stack(values)
+        if self.place.size > 1:
+            vector = vector.to(self.device)
+            dist.all_reduce(vector, group=self.mesh["dp"].get_group())
+        return dict(zip(sums, vector.tolist(), strict=True))
+
+    def save(self, folder: Path) -> None:
+        """See ``Backend``: torch.distributed.checkpoint, one file per rank."""
+        torch_state.save(folder, self.model, self.optimizer)
+
+    def load(self, folder: Path) -> None:
+        """See ``Backend``."""
+        torch_state.load(folder, self.model, self.optimizer)
+
+
+def check_supported(parallel: Parallel) -> None:
+    """Raise an error for a kind of parallelism that this backend does not have.
+
+    Raises:
+        InputError: its size is not 1.
+    """
+    for key in ("pipeline_parallel_size", "context_parallel_size", "expert_parallel_size"):
+        if (size := getattr(parallel, key)) != 1:
+            raise InputError(
+                f"policy.parallel.{key} is {size}, and the fsdp2 backend has no such parallelism",
+                fix=f"set policy.parallel.{key}=1",
+            )
+
+
+def shard(model: PreTrainedModel, mesh: DeviceMesh, policy: Policy) -> None:
+    """Recomputation, tensor parallelism, then sharding, in place; the model may be on meta.
+
+    Raises:
+        InputError: the model cannot be split as the recipe asks.
+    """
+    blocks = [block for _, block in models.transformer_blocks(model)]
+    if policy.activation_checkpointing:
+        for block in blocks:
+            _recompute(block)
+    if mesh["tp"].size() > 1:
+        text = model.config.get_text_config()
+        tensor_parallel.check_divisible(text, mesh["tp"].size(), text.vocab_size)
+        tensor_parallel.parallelize(model, mesh["tp"], policy.parallel.sequence_parallel)
+    bf16 = policy.precision is Precision.BFLOAT16
+    if mesh["dp"].size() == 1 and not bf16:
+        return  # nothing to shard and nothing to cast
+    precision = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32
+    )
+    for block in blocks:
+        fully_shard(block, mesh=mesh["dp"], mp_policy=precision)
+    fully_shard(cast(nn.Module, model), mesh=mesh["dp"], mp_policy=precision)
+
+
+def finish_pending_sums(model: nn.Module) -> None:
+    """Give every gradient the placements of its weight.
+
+    Under sequence parallelism a norm's gradient is a sum over this rank's tokens only, and DTensor
+    leaves it pending (``Partial``); where FSDP is on, it has done this already.
+    """
+    for weight in model.parameters():
+        gradient = weight.grad
+        if not (isinstance(gradient, DTensor) and isinstance(weight, DTensor)):
+            continue
+        if gradient.placements != weight.placements:
+            weight.grad = gradient.redistribute(placements=weight.placements)
+
+
+def _recompute(block: nn.Module) -> None:
+    # on ``forward``, not as a wrapping module: names of weights stay, and FSDP's hooks, which
+    # run around ``forward``, are not repeated in the backward pass
+    forward: Callable[..., Any] = block.forward
+    block.forward = partial(checkpoint, forward, use_reentrant=False)
+
+
+def _moved(batch: MicroBatch, device: torch.device) -> MicroBatch:
+    if device.type == "cpu":
+        return batch
+    tensors: dict[str, Any] = {
+        name: value.pin_memory().to(device, non_blocking=True)
+        for name, value in vars(batch).items()
+        if isinstance(value, Tensor)
+    }
+    return replace(batch, **tensors)
+
+
+def _add(sums: Sums, more: Mapping[str, Tensor]) -> None:
+    for name, value in more.items():
+        sums[name] = sums[name] + value if name in sums else value

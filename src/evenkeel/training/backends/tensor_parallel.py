@@ -1,0 +1,142 @@
+"""Tensor parallelism of transformers' decoder models as a DTensor plan.
+
+Column-wise, then row-wise (Shoeybi et al. 2019, arXiv:1909.08053): query/key/value and gate/up
+are split by output, out/down by input, so one all-reduce closes each half of a layer. With
+sequence parallelism (Korthikanti et al. 2022, arXiv:2205.05198) that all-reduce becomes a
+reduce-scatter along the sequence, and norms and residuals work on a rank's share of the tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    ParallelStyle,
+    PrepareModuleInput,
+    RowwiseParallel,
+    SequenceParallel,
+    parallelize_module,
+)
+
+from evenkeel.errors import InputError
+from evenkeel.training.models import transformer_blocks
+
+SEQUENCE_DIM = 1
+HEADS_DIM = 2
+
+COLUMN_WISE = {"q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"}
+ROW_WISE = {"o_proj", "down_proj"}
+HEAD_NORMS = {"q_norm", "k_norm"}
+"""Norms over each head's features: they see this rank's heads only, so that the gradient of their
+weight is a partial sum."""
+LAYER_NORMS = {
+    "input_layernorm",
+    "post_attention_layernorm",
+    "pre_feedforward_layernorm",
+    "post_feedforward_layernorm",
+}
+
+
+def check_divisible(config: Any, size: int, vocabulary: int) -> None:
+    """Raise an error where the model cannot be split evenly.
+
+    Raises:
+        InputError: heads, the MLP or the vocabulary are not multiples of ``size``.
+    """
+    amounts = {
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "intermediate_size": config.intermediate_size,
+        "vocab_size": vocabulary,
+    }
+    for key, amount in amounts.items():
+        if amount % size:
+            raise InputError(
+                f"policy.parallel.tensor_parallel_size is {size}, which does not divide the "
+                f"model's {key} = {amount}"
+            )
+
+
+def parallelize(model: nn.Module, mesh: DeviceMesh, sequence_parallel: bool) -> None:
+    """Replace the split weights of ``model`` by DTensors on ``mesh``, in place.
+
+    Norms without sequence parallelism stay plain tensors: every rank computes the same gradient
+    for them.
+
+    Raises:
+        InputError: a layer has a linear module that the plan does not know.
+    """
+    tied = _output_embedding(model) is not None and (
+        _output_embedding(model).weight is _input_embedding(model).weight  # type: ignore[union-attr]
+    )
+    for name, block in transformer_blocks(model):
+        parallelize_module(block, mesh, _block_plan(name, block, sequence_parallel))
+    for path, style in _ends_plan(model, sequence_parallel).items():
+        parallelize_module(model, mesh, {path: style})
+    if tied:  # each end got a DTensor of its own
+        _output_embedding(model).weight = _input_embedding(model).weight  # type: ignore[union-attr]
+
+
+def _block_plan(name: str, block: nn.Module, sequence_parallel: bool) -> dict[str, ParallelStyle]:
+    plan: dict[str, ParallelStyle] = {}
+    outer = Shard(SEQUENCE_DIM) if sequence_parallel else Replicate()
+    for path, module in block.named_modules():
+        last = path.rpartition(".")[2]
+        if last in COLUMN_WISE:
+            plan[path] = ColwiseParallel()
+        elif last in ROW_WISE:
+            plan[path] = RowwiseParallel(output_layouts=outer)
+        elif last in HEAD_NORMS:
+            plan[path] = SequenceParallel(sequence_dim=HEADS_DIM, use_local_output=True)
+        elif last in LAYER_NORMS and sequence_parallel:
+            plan[path] = SequenceParallel(use_local_output=True)
+        elif isinstance(module, nn.Linear):
+            raise InputError(
+                f"tensor parallelism does not know how to split {name}.{path}",
+                fix="set policy.parallel.tensor_parallel_size=1",
+            )
+    if sequence_parallel:
+        plan["self_attn"] = PrepareModuleInput(
+            input_kwarg_layouts={"hidden_states": outer},
+            desired_input_kwarg_layouts={"hidden_states": Replicate()},
+            use_local_output=True,
+        )
+        plan["mlp"] = PrepareModuleInput(
+            input_layouts=(outer,), desired_input_layouts=(Replicate(),), use_local_output=True
+        )
+    return plan
+
+
+def _ends_plan(model: nn.Module, sequence_parallel: bool) -> dict[str, ParallelStyle]:
+    outer = Shard(SEQUENCE_DIM) if sequence_parallel else Replicate()
+    paths = {id(module): path for path, module in model.named_modules()}
+    plan: dict[str, ParallelStyle] = {}
+    embedding, head = _input_embedding(model), _output_embedding(model)
+    # The model measures the sequence and makes its mask from what the embedding gives, so it
+    # stays whole here; the first layer takes its share.
+    plan[paths[id(embedding)]] = RowwiseParallel(
+        input_layouts=Replicate(), output_layouts=Replicate()
+    )
+    if sequence_parallel:
+        first = next(name for name, _ in transformer_blocks(model))
+        plan[first] = PrepareModuleInput(
+            input_layouts=(Replicate(),), desired_input_layouts=(outer,), use_local_output=True
+        )
+        plan[f"{first.partition('.')[0]}.norm"] = SequenceParallel(use_local_output=True)
+    if head is not None:
+        plan[paths[id(head)]] = ColwiseParallel(input_layouts=outer, output_layouts=Replicate())
+    return plan
+
+
+def _input_embedding(model: nn.Module) -> nn.Module:
+    module: nn.Module = model.get_input_embeddings()  # type: ignore[operator]
+    return module
+
+
+def _output_embedding(model: nn.Module) -> nn.Module | None:
+    module: nn.Module | None = model.get_output_embeddings()  # type: ignore[operator]
+    return module

@@ -1,0 +1,61 @@
+"""Weights and optimizer states of a torch model: from one rank to all, to disk and back.
+
+States are named by weight, not by rank, so torch.distributed.checkpoint can read a checkpoint into
+another layout than it was written from.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint.state_dict_loader as dcp_loader
+import torch.distributed.checkpoint.state_dict_saver as dcp_saver
+from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_model_state_dict,
+    set_state_dict,
+)
+
+
+def spread_weights(whole: nn.Module | None, sharded: nn.Module, device: torch.device) -> None:
+    """Copy rank 0's ``whole`` model into every rank's ``sharded`` one.
+
+    Buffers are not part of a state dict when they can be computed; after ``to_empty`` they hold
+    anything, so they are sent, too.
+    """
+    weights = {} if whole is None else whole.state_dict()
+    set_model_state_dict(
+        sharded,
+        weights,
+        options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True),
+    )
+    values = {} if whole is None else dict(whole.named_buffers())
+    with torch.no_grad():
+        for name, buffer in sharded.named_buffers():
+            if name in values:
+                buffer.copy_(values[name].to(device))
+            dist.broadcast(buffer, src=0)
+
+
+def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Write both below ``folder``, synced to disk; called by every rank."""
+    dcp_saver.save(_state(model, optimizer), checkpoint_id=folder)
+
+
+def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Read both from ``folder``, in place; called by every rank."""
+    state = _state(model, optimizer)
+    dcp_loader.load(state, checkpoint_id=folder)
+    set_state_dict(
+        model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
+    )
+
+
+def _state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    weights, moments = get_state_dict(model, optimizer)
+    return {"model": weights, "optimizer": moments}

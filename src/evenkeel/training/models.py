@@ -1,0 +1,206 @@
+"""Models: built from a recipe's ``model_config`` with seeded weights, or loaded with their own.
+
+Everything here is about one whole, unsharded model; backends spread it over ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from evenkeel.errors import InputError, MachineError, did_you_mean
+from evenkeel.recipes.schema import Policy, Recipe
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def load_config(policy: Policy) -> PretrainedConfig:
+    """The architecture: of ``model_name`` (read from ``hf_path`` if given), or ``model_config``.
+
+    Raises:
+        InputError: no model is named, a key of ``model_config`` is unknown to its model type, or
+            the named model is not the one that ``model_config`` describes.
+        MachineError: the named model cannot be read.
+    """
+    if policy.model_name is None and policy.hf_path is None:
+        return described_config(policy.model_config)
+    from transformers import AutoConfig
+
+    source = _source(policy)
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise _unreadable(source, error) from error
+    _check_agrees(config, policy)
+    return config
+
+
+def described_config(keys: dict[str, Any]) -> PretrainedConfig:
+    """The architecture that a recipe's ``model_config`` describes; needs no network.
+
+    Raises:
+        InputError: the model type, or a key of it, is unknown to transformers.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    model_type = keys.get("model_type")
+    if model_type is None:
+        raise InputError(
+            "the recipe names no model",
+            fix="set policy.model_name, or policy.model_config with a model_type such as llama",
+        )
+    if model_type not in CONFIG_MAPPING:
+        raise InputError(
+            f"policy.model_config.model_type is {model_type!r}, which transformers does not know"
+            f"{did_you_mean(str(model_type), CONFIG_MAPPING)}"
+        )
+    # transformers keeps unknown keys without a word, and the default of the key meant stays
+    known = set(CONFIG_MAPPING[model_type]().to_dict()) | _ALWAYS_KNOWN
+    for key in keys:
+        if key not in known:
+            raise InputError(
+                f"policy.model_config.{key} is not a key of a {model_type} configuration"
+                f"{did_you_mean(key, known)}"
+            )
+    try:
+        config: PretrainedConfig = AutoConfig.for_model(**keys)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise InputError(f"policy.model_config is not valid for {model_type}: {error}") from error
+    return config
+
+
+_ALWAYS_KNOWN = {"model_type", "rope_theta", "rope_scaling", "tie_word_embeddings", "torch_dtype"}
+"""Keys that configuration classes accept and store under another name."""
+
+
+def _check_agrees(config: PretrainedConfig, policy: Policy) -> None:
+    loaded = config.to_dict()
+    for key, wanted in policy.model_config.items():
+        if key in loaded and loaded[key] != wanted:
+            raise InputError(
+                f"policy.model_config.{key} is {wanted!r}, and {_source(policy)} has "
+                f"{loaded[key]!r}",
+                fix="point policy.hf_path to the model that the recipe names, or correct the key",
+            )
+
+
+def check_vocabulary(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise an error where the tokenizer has ids for which the model has no embedding row.
+
+    Raises:
+        InputError: the vocabulary of the tokenizer is larger than the model's.
+    """
+    size = config.get_text_config().vocab_size
+    if len(tokenizer) > size:
+        raise InputError(
+            f"the tokenizer has {len(tokenizer)} tokens, and the model has "
+            f"policy.model_config.vocab_size = {size}",
+            fix=f"set policy.model_config.vocab_size to {len(tokenizer)} or more, or choose the "
+            "model's own tokenizer (policy.tokenizer.name)",
+        )
+
+
+def build(recipe: Recipe, config: PretrainedConfig) -> PreTrainedModel:
+    """The whole model with its weights on the CPU, in fp32 and training mode.
+
+    Random weights depend on the recipe's seed and the architecture alone: every layout starts
+    from the same ones, because the model is whole when they are drawn.
+
+    Raises:
+        InputError: the named weights do not fit the architecture.
+        MachineError: the named weights cannot be read.
+    """
+    if recipe.policy.model_name is None and recipe.policy.hf_path is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            model = _model_class(config)._from_config(
+                config, attn_implementation="sdpa", dtype=torch.float32
+            )
+    else:
+        model = _load_weights(recipe.policy, config)
+    model.config.use_cache = False
+    trained: PreTrainedModel = model.train()
+    return trained
+
+
+def build_on_meta(config: PretrainedConfig) -> PreTrainedModel:
+    """The model without memory for its weights, in fp32 and training mode."""
+    with torch.device("meta"):
+        model = _model_class(config)._from_config(
+            config, attn_implementation="sdpa", dtype=torch.float32
+        )
+    model.config.use_cache = False
+    trained: PreTrainedModel = model.train()
+    return trained
+
+
+def _model_class(config: PretrainedConfig) -> Any:
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL,
+    )
+
+    name = CAUSAL.get(config.model_type)
+    if name is None:
+        raise InputError(f"{config.model_type!r} is not a causal language model of transformers")
+    import transformers
+
+    return getattr(transformers, name)
+
+
+def _load_weights(policy: Policy, config: PretrainedConfig) -> PreTrainedModel:
+    source = _source(policy)
+    try:
+        model, report = _model_class(config).from_pretrained(
+            source,
+            config=config,
+            attn_implementation="sdpa",
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except OSError as error:
+        raise _unreadable(source, error) from error
+    except RuntimeError as error:
+        raise InputError(f"the weights of {source} do not fit: {error}") from error
+    # transformers fills what is missing with random weights and only warns
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise InputError(
+            f"{source} lacks {len(missing)} weight(s) of the model, the first is {missing[0]}",
+            fix="point policy.hf_path to a complete checkpoint of this architecture",
+        )
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def _source(policy: Policy) -> str:
+    source = policy.hf_path or policy.model_name
+    assert source is not None
+    if policy.hf_path is not None and not Path(source).is_dir():
+        raise InputError(f"policy.hf_path is {source!r}, which is not a folder")
+    return source
+
+
+def _unreadable(source: str, error: Exception) -> MachineError:
+    return MachineError(
+        f"cannot read the model {source}: {str(error).splitlines()[0]}",
+        fix="set policy.hf_path to a local copy, or give the machine access to the model hub",
+    )
+
+
+def transformer_blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """(name, module) of the layers that repeat: what is sharded and recomputed as one unit."""
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    for name, module in model.named_modules():
+        if type(module).__name__ in names:
+            yield name, module
+
+
+def num_parameters(model: nn.Module) -> int:
+    """How many weights there are; tied ones count once."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,181 @@
+"""The entry of every trainer: command line, set-up, loop, and the exit status.
+
+``examples/run_sft.py`` and its siblings call ``main`` with their algorithm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from evenkeel.errors import EXIT_INTERRUPTED, EvenkeelError, InputError, MachineError
+from evenkeel.recipes import config
+from evenkeel.recipes.schema import Algorithm, Backend, Recipe
+from evenkeel.run_paths import RunPaths
+from evenkeel.run_record import TrainerExit
+from evenkeel.training import models, provenance, stopping
+from evenkeel.training.algorithms.interface import TrainingAlgorithm
+from evenkeel.training.algorithms.sft import Sft
+from evenkeel.training.backends import interface
+from evenkeel.training.backends.fsdp2 import Fsdp2Backend
+from evenkeel.training.data.batches import open_dataset
+from evenkeel.training.data.tokenizers import load_tokenizer
+from evenkeel.training.distributed import SharedMachineError, World, joined, ranks_from
+from evenkeel.training.loop import End, TrainingLoop
+from evenkeel.training.metric_logger import MetricLogger
+from evenkeel.training.step_meter import StepMeter
+
+EPILOG = """\
+examples:
+  python {script} --config examples/configs/recipes/llm/{example}.yaml
+  python {script} --config FILE {algorithm}.max_num_steps=20 policy.optimizer.lr=1e-4
+  torchrun --standalone --nproc-per-node 2 {script} --config FILE
+  srun --ntasks 8 python {script} --config FILE
+
+It continues from the latest checkpoint in checkpointing.checkpoint_dir.
+
+exit status: 0 the steps asked for are done; 75 stopped by SIGTERM, SIGUSR1 or a stop request after
+             saving a checkpoint; 76 the loss or gradient norm was not finite; 2 bad input; 3 the
+             machine failed; 130 interrupted. (torchrun itself turns every other one than 0 into 1.)
+"""
+
+
+def main(algorithm: Algorithm, argv: Sequence[str] | None = None) -> int:
+    """Train; the result is the exit status. Messages for a person come from rank 0, once."""
+    arguments = _arguments(algorithm, argv)
+    try:
+        resolved = config.load(arguments.config, arguments.overrides)
+        if resolved.recipe.algorithm is not algorithm:
+            raise InputError(
+                f"the recipe's algorithm is {resolved.recipe.algorithm.value}, and this trainer "
+                f"does {algorithm.value}",
+                path=arguments.config,
+                fix=f"use examples/run_{resolved.recipe.algorithm.value}.py",
+            )
+        with joined(resolved.recipe) as world:
+            return _train(resolved, world)
+    except EvenkeelError as error:
+        local_to_this_rank = isinstance(error, MachineError) and not isinstance(
+            error, SharedMachineError
+        )
+        if _rank() == 0 or local_to_this_rank:
+            print(f"\nevenkeel: error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        if _rank() == 0:
+            print("\nevenkeel: interrupted", file=sys.stderr, flush=True)
+        return EXIT_INTERRUPTED
+
+
+def _arguments(algorithm: Algorithm, argv: Sequence[str] | None) -> argparse.Namespace:
+    script = f"examples/run_{algorithm.value}.py"
+    parser = argparse.ArgumentParser(
+        prog=script,
+        description=f"Train one recipe of the {algorithm.value} algorithm.",
+        epilog=EPILOG.format(
+            script=script, algorithm=algorithm.value, example="sft-llama-0.9m-1n1g-fsdp2tp1"
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config", required=True, type=Path, metavar="FILE", help="the recipe's YAML"
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="change a field; ++KEY=VALUE adds one, ~KEY takes one away",
+    )
+    return parser.parse_intermixed_args(argv)
+
+
+def _rank() -> int:
+    try:
+        return ranks_from(os.environ).rank
+    except InputError:
+        return 0
+
+
+def _train(resolved: config.ResolvedRecipe, world: World) -> int:
+    recipe = resolved.recipe
+    paths = RunPaths(Path(recipe.logger.log_dir).absolute().parent)
+
+    def say(text: str) -> None:
+        if world.is_main:
+            print(text, flush=True)
+
+    with stopping.listening(paths.stop_request) as request:
+        loop, log = _set_up(resolved, world, say)
+        with log:
+            if world.is_main:
+                provenance.record(paths.run_json, resolved, world.device)
+            start = loop.resume()
+            setup_time_s = seconds_since_process_start()
+            say(f"ready {setup_time_s:.1f} s after start, imports included")
+            log.log({"timing/setup/total_time": setup_time_s}, start + 1)
+            end = loop.run(start, request)
+    return _report(end, recipe.loop.max_num_steps, say)
+
+
+def _set_up(
+    resolved: config.ResolvedRecipe, world: World, say: Callable[[str], None]
+) -> tuple[TrainingLoop, MetricLogger]:
+    recipe = resolved.recipe
+    tokenizer = load_tokenizer(recipe)
+    model_config = models.load_config(recipe.policy)
+    models.check_vocabulary(model_config, tokenizer)
+    backend = _backend(resolved, model_config, world)
+    algorithm = _algorithm(recipe, backend, tokenizer)
+    log = MetricLogger(recipe, resolved.name, world.ranks.rank)
+    loop = TrainingLoop(
+        recipe=recipe,
+        fingerprint=resolved.fingerprint,
+        algorithm=algorithm,
+        backend=backend,
+        world=world,
+        log=log,
+        meter=StepMeter(recipe, model_config, world),
+        say=say,
+    )
+    return loop, log
+
+
+def _backend(resolved: config.ResolvedRecipe, model_config: Any, world: World) -> interface.Backend:
+    if resolved.recipe.policy.backend is Backend.FSDP2:
+        return Fsdp2Backend(resolved.recipe, model_config, world)
+    raise InputError(
+        f"policy.backend is {resolved.recipe.policy.backend.value}, which this version does not "
+        "train with",
+        path=resolved.path,
+        fix=f"set policy.backend={Backend.FSDP2.value}",
+    )
+
+
+def _algorithm(recipe: Recipe, backend: interface.Backend, tokenizer: Any) -> TrainingAlgorithm:
+    train = open_dataset(recipe, tokenizer, "train")
+    val = open_dataset(recipe, tokenizer, "val")
+    pad_id = tokenizer.pad_token_id
+    return Sft(recipe, backend, train, val, tokenizer.eos_token_id if pad_id is None else pad_id)
+
+
+def _report(end: End, max_num_steps: int, say: Callable[[str], None]) -> int:
+    done = f"step {end.step} of {max_num_steps}"
+    if not end.stopped_by:
+        say(f"done: {done}")
+        return int(TrainerExit.FINISHED)
+    say(f"stopped by {stopping.describe(end.stopped_by)} after {done}; call again to continue")
+    interrupted = end.stopped_by == signal.SIGINT
+    return EXIT_INTERRUPTED if interrupted else int(TrainerExit.STOPPED)
+
+
+def seconds_since_process_start() -> float:
+    """How long this process has run, its imports included."""
+    ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    started = int(ticks) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
