@@ -1,0 +1,82 @@
+# The body of every batch script; the lines above it set the variables in lower case.
+
+job=${SLURM_JOB_ID:-local-$$}
+restart=${SLURM_RESTART_COUNT:-0}
+
+note() { # event, detail
+    printf '%s\t%s\t%s\t%s\t%s\n' "$1" "$(date +%s)" "$job" "$restart" "$2" >>"$journal"
+}
+
+leave() { # exit status
+    note end "$1"
+    exit "$1"
+}
+
+ended_in() { # journal, field, value: does it hold an end with that value?
+    [ -f "$1" ] && awk -F'\t' -v field="$2" -v value="$3" \
+        '$1 == "end" && $field == value { found = 1 } END { exit !found }' "$1"
+}
+
+# One run is done by one job. A submit whose answer was lost may have left a twin.
+if ! (set -C && echo "$job" >"$claim") 2>/dev/null; then
+    owner=$(cat "$claim")
+    if [ "$owner" != "$job" ]; then
+        if ended_in "$journal" 3 "$owner"; then
+            echo "evenkeel: job $owner has done this run already"
+            exit 0
+        fi
+        if [ "$(squeue -h -j "$owner" -o %j 2>/dev/null)" = "$job_name" ]; then
+            echo "evenkeel: job $owner does this run"
+            exit 0
+        fi
+        echo "$job" >"$claim.$job" && mv -f "$claim.$job" "$claim"
+    fi
+fi
+
+if [ "$restart" -gt "$max_restarts" ]; then
+    echo "evenkeel: requeued $restart times; giving up"
+    leave "$exit_too_many_restarts"
+fi
+if ! cd "$tree" || ! [ -f "$driver" ]; then
+    echo "evenkeel: the snapshot $tree is gone, or cannot be seen from $(hostname)"
+    leave "$exit_no_tree"
+fi
+if ended_in "$journal_before" 5 "$exit_diverged"; then
+    echo "evenkeel: the job before ended with a non-finite loss; this one does not go on from there"
+    leave "$exit_diverged"
+fi
+# what an earlier job asked of its trainer when its time ran out does not concern this one
+if [ -f "$stop_request" ] && [ "$(cat "$stop_request")" = "$stop_at_limit" ]; then
+    rm -f "$stop_request"
+fi
+
+driver_pid=
+interrupted=
+ask_to_stop() {
+    interrupted=yes
+    note signal USR1
+    mkdir -p "$run_dir"
+    printf '%s\n' "$stop_at_limit" >"$stop_request.$job"
+    mv -f "$stop_request.$job" "$stop_request"
+}
+pass_on_term() {
+    interrupted=yes
+    note signal TERM
+    [ -z "$driver_pid" ] || kill -TERM "$driver_pid" 2>/dev/null
+}
+trap ask_to_stop USR1
+trap pass_on_term TERM
+
+note start "${SLURM_JOB_NODELIST:-$(hostname)}"
+bash "$driver" "${driver_arguments[@]}" &
+driver_pid=$!
+status=
+while true; do
+    interrupted=
+    wait "$driver_pid"
+    answer=$?
+    # 127: the wait before was interrupted although it had the status already
+    [ "$answer" -eq 127 ] && [ -n "$status" ] || status=$answer
+    [ -n "$interrupted" ] || break
+done
+leave "$status"
