@@ -22,7 +22,7 @@ _ALMOST_VERSION = re.compile(r"[._-]?[vV][0-9]+(?:\.[0-9]+)*|.*\.[vV][0-9]*")
 _VLM = "vlm_"
 _ALGO = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
 _ALLOCATION = re.compile(r"([1-9][0-9]*)n([1-9][0-9]*)g")
-_ALMOST_ALLOCATION = re.compile(r"[0-9]+[nN][0-9]+[gG][a-z]*|[0-9]+[gG][0-9]+[nN]|[0-9]+[nN][0-9]*")
+_ALMOST_ALLOCATION = re.compile(r"[0-9]+[nN][0-9]+[gG][a-z]*|[0-9]+[gG][0-9]+[nN]")
 _WORD = re.compile(r"[A-Za-z0-9]+(?:[._]+[A-Za-z0-9]+)*")
 _CONTEXT = re.compile(r"[1-9][0-9]*[kK]")
 
@@ -277,7 +277,7 @@ class _Reader:
         """
         later = list(enumerate(self.words))[2:]
         contexts = [i for i, word in later if _CONTEXT.fullmatch(word)]
-        almost = [i for i, word in later if _ALMOST_ALLOCATION.fullmatch(word)]
+        almost = [i for i, word in later if self._is_almost_allocation(i, word)]
         spread = [i for i, word in later if self.grammar.is_strategy(word)]
         if not declared and (len(contexts) != 1 or almost):
             at = next(iter(almost or spread), len(self.words))
@@ -289,6 +289,11 @@ class _Reader:
             )
         model_end = min([*contexts, *spread, len(self.words)])
         return model_end, self.words[contexts[0]] if contexts else None
+
+    def _is_almost_allocation(self, index: int, word: str) -> bool:
+        """``04n8g``, ``8g4n``, or ``4n`` and ``8g`` as two words (``3n`` alone is a model's)."""
+        pair = "".join(self.words[index : index + 2])
+        return any(_ALMOST_ALLOCATION.fullmatch(text) for text in (word, pair))
 
     def check_words(self, first: int) -> None:
         """Every word is whole; strategy and modifiers, from ``first`` on, hold no version."""

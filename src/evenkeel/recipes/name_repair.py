@@ -19,7 +19,7 @@ _VERSION_WITHIN = re.compile(r"\.[vV]0*([1-9][0-9]*)(?=-)")
 _LEADING_ZEROS = re.compile(r"((?:tp|pp|cp|ep|dp))0+(?=[1-9])")
 _NO_SIZE = re.compile(r"((?:tp|pp|cp|ep))0*(?![0-9])")
 _LOOKS_SPREAD = re.compile(r"fsdp|dtensor|megatron|(?:tp|pp|cp|ep)(?:[0-9]|\Z)")
-_MAX_TRIED = 400
+_MAX_TRIED = 100
 
 
 def nearest(text: str, grammar: StrategyGrammar = STANDARD) -> str:
@@ -29,16 +29,16 @@ def nearest(text: str, grammar: StrategyGrammar = STANDARD) -> str:
     up.
     """
     tidy, version = _tidied(text)
-    best: tuple[int, str] | None = None
+    best, least = f"sft-model-{_DEFAULT_ALLOCATION}-{_DEFAULT_STRATEGY}", 2 * names.MAX_LENGTH
     for tried, words in enumerate(_candidates(tidy, grammar)):
         candidate = "-".join(words) + version
         if names.is_legal(candidate, grammar):
-            distance = _distance(text[: names.MAX_LENGTH], candidate)
-            if best is None or distance < best[0]:
-                best = (distance, candidate)
+            distance = _distance(text[: names.MAX_LENGTH], candidate, least)
+            if distance < least:
+                best, least = candidate, distance
         if tried >= _MAX_TRIED:
             break
-    return best[1] if best else f"sft-model-{_DEFAULT_ALLOCATION}-{_DEFAULT_STRATEGY}"
+    return best
 
 
 def _tidied(text: str) -> tuple[list[str], str]:
@@ -144,14 +144,24 @@ def _mended(word: str, grammar: StrategyGrammar) -> Iterator[str]:
     yield f"{whole}-{rest}"
 
 
-def _distance(a: str, b: str) -> int:
-    """Levenshtein's edit distance."""
+def _distance(a: str, b: str, limit: int) -> int:
+    """Levenshtein's edit distance, or ``limit`` where it is not less."""
+    # candidates differ from the text in one or two places: their common ends cost nothing
+    start = _common_start(a, b)
+    a, b = a[start:], b[start:]
+    end = _common_start(a[::-1], b[::-1])
+    a, b = a[: len(a) - end], b[: len(b) - end]
     row = list(range(len(b) + 1))
     for i, char in enumerate(a, start=1):
         previous, row[0] = row[0], i
         for j, other in enumerate(b, start=1):
-            previous, row[j] = (
-                row[j],
-                min(row[j] + 1, row[j - 1] + 1, previous + (char != other)),
-            )
-    return row[-1]
+            change = previous + (char != other)
+            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, change)
+        if min(row) >= limit:
+            return limit
+    return min(row[-1], limit)
+
+
+def _common_start(a: str, b: str) -> int:
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((i for i, (one, other) in pairs if one != other), min(len(a), len(b)))
