@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from evenkeel import atomic_file
 from evenkeel.errors import InputError
@@ -22,6 +23,9 @@ from evenkeel.recipes import schema
 
 SCHEMA_VERSION = 1
 _MAX_PARAM_CHARACTERS = 500
+_SEND_PERIOD_S = 1.0
+# the most that one of MLflow's requests may carry
+_MAX_METRICS, _MAX_PARAMS = 1000, 100
 
 
 class Tracker(Protocol):
@@ -47,7 +51,37 @@ def open_trackers(recipe: schema.Recipe, name: str, log_dir: Path) -> list[Track
         trackers.append(WandbTracker(recipe, name, log_dir))
     if recipe.logger.mlflow.enabled:
         trackers.append(MlflowTracker(recipe, name, log_dir))
-    return trackers
+    return [Tolerant(tracker, sys.stderr) for tracker in trackers]
+
+
+class Tolerant:
+    """A tracker whose failures do not end the training: the event files have every value.
+
+    After the first one it is left alone, for a server that does not answer costs its time-out at
+    every step.
+    """
+
+    def __init__(self, tracker: Tracker, stream: TextIO) -> None:
+        self._tracker: Tracker | None = tracker
+        self._stream = stream
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Record values at a step, as long as it works."""
+        self._attempt(lambda tracker: tracker.log(metrics, step))
+
+    def close(self, *, failed: bool) -> None:
+        """End the run, if it still works."""
+        self._attempt(lambda tracker: tracker.close(failed=failed))
+
+    def _attempt(self, action: Callable[[Tracker], None]) -> None:
+        if self._tracker is None:
+            return
+        try:
+            action(self._tracker)
+        except Exception as error:  # from a foreign package and a network, of any class
+            name = type(self._tracker).__name__
+            self._tracker = None
+            self._stream.write(f"warning: {name} failed and gets no more metrics: {error}\n")
 
 
 class WandbTracker:
@@ -85,6 +119,8 @@ class MlflowTracker:
     def __init__(self, recipe: schema.Recipe, name: str, log_dir: Path) -> None:
         mlflow = _import("mlflow", "mlflow")
         self._entities = mlflow.entities
+        self._pending: list[Any] = []
+        self._sent_at = 0.0
         section = recipe.logger.mlflow
         self._run_id = _known_id(log_dir, "mlflow")
         try:
@@ -109,18 +145,28 @@ class MlflowTracker:
             self._entities.Param(key, str(value)[:_MAX_PARAM_CHARACTERS])
             for key, value in _flat(dataclasses.asdict(recipe))
         ]
-        for start in range(0, len(params), 100):  # the most that one request may carry
-            self._client.log_batch(run_id, params=params[start : start + 100])
+        for start in range(0, len(params), _MAX_PARAMS):
+            self._client.log_batch(run_id, params=params[start : start + _MAX_PARAMS])
         return run_id
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Record values at a step, in one request."""
-        now = int(time.time() * 1000)
-        values = [self._entities.Metric(key, value, now, step) for key, value in metrics.items()]
-        self._client.log_batch(self._run_id, metrics=values)
+        """Record values at a step; they are sent together once a second at most."""
+        now = time.time()
+        for key, value in metrics.items():
+            self._pending.append(self._entities.Metric(key, value, int(now * 1000), step))
+        if now - self._sent_at >= _SEND_PERIOD_S:
+            self._send()
+
+    def _send(self) -> None:
+        self._sent_at = time.time()
+        pending, self._pending = self._pending, []
+        for start in range(0, len(pending), _MAX_METRICS):
+            batch = pending[start : start + _MAX_METRICS]
+            self._client.log_batch(self._run_id, metrics=batch)
 
     def close(self, *, failed: bool) -> None:
-        """Mark the run as finished or failed."""
+        """Send what is pending and mark the run as finished or failed."""
+        self._send()
         self._client.set_terminated(self._run_id, "FAILED" if failed else "FINISHED")
 
 

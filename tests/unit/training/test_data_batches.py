@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from evenkeel.errors import InputError
 from evenkeel.training.data.batches import NOT_TRAINED, BatchSource, MicroBatch, Sample
-from evenkeel.training.data.packing import first_fit_decreasing
+from evenkeel.training.data.packing import by_token_budget, first_fit_decreasing
 
 PAD = 9999
 MAX_LENGTH = 24
@@ -32,6 +32,7 @@ layouts = st.fixed_dictionaries(
         "seed": st.integers(0, 2**32),
         "shuffle": st.booleans(),
         "pack": st.booleans(),
+        "max_micro_batch_tokens": st.none() | st.integers(1, 100),
     }
 )
 
@@ -71,7 +72,11 @@ def expected_pairs(samples: list[Sample], indices: list[int]) -> list[tuple[int,
 def test_ranks_together_train_each_sample_of_the_step_once(samples, layout, step) -> None:
     ranks = [source.global_batch(step) for source in sources(samples, **layout)]
     assert len({len(batches) for batches in ranks}) == 1
-    assert {len(b.input_ids) for batches in ranks for b in batches} == {layout["micro_batch_size"]}
+    shapes = {tuple(b.input_ids.shape) for batches in ranks for b in batches}
+    if (budget := layout["max_micro_batch_tokens"]) is None:
+        assert {rows for rows, _ in shapes} == {layout["micro_batch_size"]}
+    else:
+        assert all(rows == 1 or rows * width <= budget for rows, width in shapes)
     indices = sources(samples, **layout)[0].sample_indices(step)
     assert pairs([b for batches in ranks for b in batches]) == expected_pairs(samples, indices)
     seen = [i for batches in ranks for b in batches for row in b.sample_indices for i in row]
@@ -165,6 +170,23 @@ def test_packing_saves_rows() -> None:
         for pack in (False, True)
     }
     assert rows == {False: 12, True: 4}
+
+
+@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 200), st.integers(1, 5))
+def test_a_token_budget_holds_and_ranks_share_alike(
+    widths: list[int], budget: int, multiple: int
+) -> None:
+    plan = by_token_budget(widths, budget, multiple)
+    assert sorted(row for batch in plan for row in batch) == list(range(len(widths)))
+    assert len(plan) % multiple == 0
+    assert all(len(batch) < 2 or len(batch) * widths[batch[0]] <= budget for batch in plan)
+    if any(not batch for batch in plan):
+        assert max(map(len, plan)) == 1
+
+
+def test_a_token_budget_puts_like_lengths_together() -> None:
+    assert by_token_budget([8, 32, 8, 32, 8, 8], 64, 1) == [[1, 3], [0, 2, 4, 5]]
+    assert by_token_budget([8, 32, 8, 32, 8, 8], 64, 3) == [[1, 3], [0, 2], [4, 5]]
 
 
 def test_epochs_differ_and_seeds_differ() -> None:

@@ -16,6 +16,7 @@ from evenkeel.errors import InputError, MachineError
 from evenkeel.recipes.schema import Logger, Recipe
 from evenkeel.training.event_writer import EventWriter
 from evenkeel.training.metric_logger import MetricLogger, Progress
+from evenkeel.training.trackers import Tolerant
 
 
 def recipe_logging_to(log_dir: Path) -> Recipe:
@@ -204,3 +205,23 @@ def test_wandb_works_offline_and_keeps_its_id(
     assert files
     assert set(files) == {f"run-{run_id}.wandb"}
     assert "WANDB_API_KEY" not in os.environ
+
+
+def test_a_tracker_that_fails_is_left_alone() -> None:
+    class Failing:
+        calls = 0
+
+        def log(self, metrics: object, step: int) -> None:
+            self.calls += 1
+            raise ConnectionError("gone")
+
+        def close(self, *, failed: bool) -> None:
+            raise AssertionError("closed a tracker that failed")
+
+    tracker, stream = Failing(), io.StringIO()
+    tolerant = Tolerant(tracker, stream)
+    for step in (1, 2):
+        tolerant.log({"train/loss": 1.0}, step)
+    tolerant.close(failed=False)
+    assert tracker.calls == 1
+    assert stream.getvalue() == "warning: Failing failed and gets no more metrics: gone\n"

@@ -15,8 +15,8 @@ import torch
 
 from evenkeel.errors import InputError
 from evenkeel.training.data.chat_mask import Sample
-from evenkeel.training.data.hash_order import permutation
-from evenkeel.training.data.packing import first_fit_decreasing
+from evenkeel.training.data.order import order_of
+from evenkeel.training.data.packing import by_token_budget, first_fit_decreasing
 from evenkeel.training.data.samples import Samples, open_dataset
 
 __all__ = ["BatchSource", "MicroBatch", "Sample", "Samples", "open_dataset"]
@@ -65,6 +65,7 @@ class BatchSource:
         max_length: int,
         pad_id: int,
         pack: bool,
+        max_micro_batch_tokens: int | None = None,
     ) -> None:
         """Bind a set to one rank's place.
 
@@ -79,6 +80,8 @@ class BatchSource:
             max_length: positions of a row at most; of a longer sample the front is trained.
             pad_id: token id of padding.
             pack: several samples in a row, as many as ``max_length`` admits.
+            max_micro_batch_tokens: dynamic batching: rows of like length go together, as many as
+                fit into so many positions, and ``micro_batch_size`` does not count.
 
         Raises:
             InputError: the set is empty, or a size is below 1.
@@ -96,7 +99,10 @@ class BatchSource:
             raise ValueError(f"dp_rank {dp_rank} is not below dp_size {dp_size}")
         if len(samples) == 0:
             raise InputError("the data set has no samples")
-        self._samples, self._seed, self._shuffle = samples, seed, shuffle
+        if max_micro_batch_tokens is not None and max_micro_batch_tokens < 1:
+            raise InputError(f"max_micro_batch_tokens is {max_micro_batch_tokens}; it must be 1 up")
+        self._samples, self._order = samples, order_of(samples, seed, shuffle)
+        self._max_micro_batch_tokens = max_micro_batch_tokens
         self._global_batch_size, self._micro_batch_size = global_batch_size, micro_batch_size
         self._dp_rank, self._dp_size = dp_rank, dp_size
         self._max_length, self._pad_id, self._pack = max_length, pad_id, pack
@@ -110,18 +116,8 @@ class BatchSource:
         """Indices of the samples of step ``step`` (the first is 1), over all ranks, in order."""
         if step < 1:
             raise ValueError(f"step is {step}; the first is 1")
-        size = len(self._samples)
-        start = (step - 1) * self._global_batch_size
-        indices: list[int] = []
-        while len(indices) < self._global_batch_size:
-            epoch, offset = divmod(start + len(indices), size)
-            missing = self._global_batch_size - len(indices)
-            if self._shuffle:
-                order = permutation(size, self._seed, epoch)
-                indices += order[offset : offset + missing].tolist()
-            else:
-                indices += range(offset, min(offset + missing, size))
-        return indices
+        size = self._global_batch_size
+        return self._order.indices((step - 1) * size, size)
 
     def global_batch(self, step: int) -> list[MicroBatch]:
         """This rank's micro-batches of step ``step``; every rank gets equally many.
@@ -141,13 +137,20 @@ class BatchSource:
 
     def _micro_batches(self, indices: Sequence[int]) -> list[MicroBatch]:
         rows = self._rows(indices)
+        if self._max_micro_batch_tokens is not None:
+            widths = [self._width(row) for row in rows]
+            plan = by_token_budget(widths, self._max_micro_batch_tokens, self._dp_size)
+            mine = [
+                [rows[place] for place in batch] for batch in plan[self._dp_rank :: self._dp_size]
+            ]
+            return [self._micro_batch(batch or [()]) for batch in mine]
         rows_per_round = self._micro_batch_size * self._dp_size
         batches = []
         for first in range(0, len(rows), rows_per_round):
             start = first + self._dp_rank * self._micro_batch_size
-            mine = rows[start : start + self._micro_batch_size]
-            mine += [()] * (self._micro_batch_size - len(mine))
-            batches.append(self._micro_batch(mine))
+            batch = rows[start : start + self._micro_batch_size]
+            batch += [()] * (self._micro_batch_size - len(batch))
+            batches.append(self._micro_batch(batch))
         return batches
 
     def _rows(self, indices: Sequence[int]) -> list[tuple[int, ...]]:
@@ -162,10 +165,14 @@ class BatchSource:
         """A sample of n tokens predicts n-1 of them; its last token is only ever a label."""
         return min(max(len(sample.input_ids) - 1, 1), self._max_length)
 
+    def _width(self, row: tuple[int, ...]) -> int:
+        """Positions of a row, with its share of padding."""
+        filled = sum(self._num_positions(self._samples[index]) for index in row)
+        return max(1, min(-(-filled // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self._max_length))
+
     def _micro_batch(self, rows: Sequence[tuple[int, ...]]) -> MicroBatch:
         samples = [[self._samples[index] for index in row] for row in rows]
-        width = max(sum(map(self._num_positions, row)) for row in samples)
-        width = max(1, min(-(-width // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self._max_length))
+        width = max(map(self._width, rows))
         shape = (len(rows), width)
         input_ids = np.full(shape, self._pad_id, dtype=np.int64)
         labels = np.full(shape, NOT_TRAINED, dtype=np.int64)

@@ -33,17 +33,14 @@ def key(*parts: int) -> int:
     return state
 
 
-@lru_cache(maxsize=8)
 def permutation(size: int, *parts: int) -> npt.NDArray[np.int64]:
-    """The numbers 0 … size-1 in an order seeded by ``parts``. shape: (size,); read-only."""
+    """The numbers 0 … size-1 in an order seeded by ``parts``. shape: (size,)."""
     with np.errstate(over="ignore"):
         value = np.arange(size, dtype=np.uint64) * np.uint64(GOLDEN) + np.uint64(key(*parts))
         value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         value ^= value >> np.uint64(31)
-    order = np.argsort(value, kind="stable").astype(np.int64)
-    order.setflags(write=False)
-    return order
+    return np.argsort(value, kind="stable").astype(np.int64)
 
 
 def shuffled_index(index: int, size: int, *parts: int) -> int:

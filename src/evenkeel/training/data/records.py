@@ -51,6 +51,22 @@ class TextStream:
     """Absent: as many as the text yields."""
 
 
+@dataclass(frozen=True)
+class BlendPart:
+    """One set of a blend."""
+
+    records: Records | TextStream
+    weight: float
+    """Share of the trained samples, relative to the other parts' weights."""
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Several sets that are trained together."""
+
+    parts: tuple[BlendPart, ...]
+
+
 @runtime_checkable
 class Verifiable(Protocol):
     """Records whose answers a program can judge."""

@@ -12,20 +12,21 @@ from collections.abc import Callable
 
 from evenkeel.errors import InputError, did_you_mean
 from evenkeel.recipes.schema import Data
-from evenkeel.training.data.records import Records, TextStream
+from evenkeel.training.data.records import Blend, Records, TextStream
 
 DATASETS = {
     "arithmetic": "evenkeel.training.data.arithmetic",
     "english_text": "evenkeel.training.data.english_text",
     "jsonl": "evenkeel.training.data.jsonl",
     "huggingface": "evenkeel.training.data.huggingface",
+    "blend": "evenkeel.training.data.blend",
 }
 """Name → module; a module is imported when its set is opened."""
 
 SPLITS = ("train", "val")
 
 
-def open_records(data: Data, split: str) -> Records | TextStream:
+def open_records(data: Data, split: str) -> Records | TextStream | Blend:
     """The records of one split of the set that ``data.dataset`` names.
 
     Raises:
@@ -43,7 +44,7 @@ def open_records(data: Data, split: str) -> Records | TextStream:
             f"valid: {', '.join(DATASETS)}"
         )
     module = importlib.import_module(DATASETS[data.dataset])
-    opener: Callable[..., Records | TextStream] = module.open_records
+    opener: Callable[..., Records | TextStream | Blend] = module.open_records
     _check_options(data, opener)
     return opener(data, split, **data.options)
 

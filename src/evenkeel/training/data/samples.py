@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -10,7 +13,7 @@ import numpy.typing as npt
 from evenkeel.errors import InputError
 from evenkeel.recipes.schema import Recipe
 from evenkeel.training.data.chat_mask import Encoder, Sample
-from evenkeel.training.data.records import Chat, Records, Text, TextStream, Verifiable
+from evenkeel.training.data.records import Blend, Chat, Records, Text, TextStream, Verifiable
 from evenkeel.training.data.registry import open_records
 
 if TYPE_CHECKING:
@@ -99,6 +102,23 @@ class TokenWindows:
         return Sample(ids, [1] * len(ids))
 
 
+class BlendedSamples:
+    """The samples of several sets, one set after the other."""
+
+    def __init__(self, parts: Sequence[tuple[Samples, float]]) -> None:
+        self._parts = [samples for samples, _ in parts]
+        self.weights = [weight for _, weight in parts]
+        self.sizes = [len(samples) for samples in self._parts]
+        self._ends = list(accumulate(self.sizes))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Sample:
+        part = bisect_right(self._ends, index)
+        return self._parts[part][index - self._ends[part] + self.sizes[part]]
+
+
 def open_dataset(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, split: str) -> Samples:
     """The samples of one split of the recipe's ``data`` section.
 
@@ -112,8 +132,16 @@ def open_dataset(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, split: str)
     """
     records = open_records(recipe.data, split)
     encoder = Encoder(tokenizer)
+    length = recipe.policy.max_total_sequence_length
+    if isinstance(records, Blend):
+        parts = [(_encoded(part.records, encoder, length), part.weight) for part in records.parts]
+        return BlendedSamples(parts)
+    return _encoded(records, encoder, length)
+
+
+def _encoded(records: Records | TextStream, encoder: Encoder, length: int) -> Samples:
     if not isinstance(records, TextStream):
         return EncodedRecords(records, encoder)
     documents = [encoder(Text(text)).input_ids for text in records.documents]
     stream = np.concatenate([np.asarray(ids, dtype=np.int32) for ids in documents])
-    return TokenWindows(stream, recipe.policy.max_total_sequence_length, records.num_windows)
+    return TokenWindows(stream, length, records.num_windows)
