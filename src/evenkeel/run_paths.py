@@ -61,6 +61,11 @@ class RunPaths:
         return self.root / "stop_request"
 
     @property
+    def lock_dir(self) -> Path:
+        """Who writes to this directory: one file per holder, numbered (``evenkeel.run_lock``)."""
+        return self.root / "lock"
+
+    @property
     def verdict(self) -> Path:
         """``verdict.json``: the last judgement of this run."""
         return self.root / "verdict.json"

@@ -158,8 +158,15 @@ def test_a_twin_of_a_job_costs_nothing(cluster: MiniCluster, tmp_path: Path) -> 
     assert f"job {job} has done this run already" in files.output.read_text()
 
 
+DIVERGING = """
+echo x >> marks
+mkdir -p "${0%.sh}"
+echo '{"attempts": [{"exit_status": 0}, {"exit_status": 76}]}' > "${0%.sh}/run.json"
+exit 1"""
+
+
 def test_a_job_after_a_diverged_one_does_nothing(cluster: MiniCluster, tmp_path: Path) -> None:
-    submission = make_submission(tmp_path, "echo x >> marks; exit 76", runs=2)
+    submission = make_submission(tmp_path, DIVERGING, runs=2)
     _, second = ids(submit(submission))
     cluster.wait_for(second, "FAILED")
     assert (submission.tree / "marks").read_text() == "x\n"

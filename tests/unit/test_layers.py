@@ -12,7 +12,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "evenkeel"
 
-FLOOR = {"errors", "atomic_file", "run_paths", "run_record"}
+FLOOR = {"errors", "atomic_file", "run_paths", "run_record", "run_lock"}
 CONTROL = {"recipes", "metrics", "launch", "convergence", "report"}
 # room → rooms of ours it may import besides itself and the floor
 MAY_IMPORT: dict[str, set[str]] = {

@@ -14,7 +14,6 @@ import logging
 import os
 import shlex
 import shutil
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -133,11 +132,6 @@ def run_locally(submission: Submission, run: int) -> int:
         ) from error
     finally:
         status_file.unlink(missing_ok=True)
-
-
-def search_path() -> str:
-    """The folder of the ``evenkeel`` command that belongs to this Python."""
-    return str(Path(sys.executable).parent)
 
 
 def _nemo_run(folder: Path) -> Any:

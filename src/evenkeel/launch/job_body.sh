@@ -12,16 +12,20 @@ leave() { # exit status
     exit "$1"
 }
 
-ended_in() { # journal, field, value: does it hold an end with that value?
-    [ -f "$1" ] && awk -F'\t' -v field="$2" -v value="$3" \
-        '$1 == "end" && $field == value { found = 1 } END { exit !found }' "$1"
+has_ended() { # job id: does the journal hold its end?
+    [ -f "$journal" ] && awk -F'\t' -v job="$1" \
+        '$1 == "end" && $3 == job { found = 1 } END { exit !found }' "$journal"
+}
+
+last_exit_status() { # of the trainer, from run.json, which lists its starts in order
+    grep -o '"exit_status": *-\{0,1\}[0-9]*' "$run_json" 2>/dev/null | tail -n 1 | grep -o '[0-9-]*$'
 }
 
 # One run is done by one job. A submit whose answer was lost may have left a twin.
 if ! (set -C && echo "$job" >"$claim") 2>/dev/null; then
     owner=$(cat "$claim")
     if [ "$owner" != "$job" ]; then
-        if ended_in "$journal" 3 "$owner"; then
+        if has_ended "$owner"; then
             echo "evenkeel: job $owner has done this run already"
             exit 0
         fi
@@ -41,7 +45,7 @@ if ! cd "$tree" || ! [ -f "$driver" ]; then
     echo "evenkeel: the snapshot $tree is gone, or cannot be seen from $(hostname)"
     leave "$exit_no_tree"
 fi
-if ended_in "$journal_before" 5 "$exit_diverged"; then
+if [ -z "$is_first" ] && [ "$(last_exit_status)" = "$exit_diverged" ]; then
     echo "evenkeel: the job before ended with a non-finite loss; this one does not go on from there"
     leave "$exit_diverged"
 fi

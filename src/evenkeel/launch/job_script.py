@@ -138,14 +138,14 @@ def format_minutes(minutes: int) -> str:
     return f"{minutes // 60:02d}:{minutes % 60:02d}:00"
 
 
-def render(header: Sequence[str], submission: Submission, run: int, search_path: str) -> str:
+def render(header: Sequence[str], submission: Submission, run: int, python: Path) -> str:
     """The whole script.
 
     Args:
         header: the ``#SBATCH`` lines.
         submission: the recipe to run.
         run: number of the job in the chain, counted from 1.
-        search_path: folder with the ``evenkeel`` command, put first on PATH.
+        python: the interpreter that has evenkeel's dependencies; its folder is put first on PATH.
     """
     files = job_files(submission, run)
     values = {
@@ -157,7 +157,8 @@ def render(header: Sequence[str], submission: Submission, run: int, search_path:
         "claim": files.claim,
         "job_name": job_name(submission, run),
         "stop_at_limit": STOP_AT_LIMIT,
-        "journal_before": JobFiles(files.folder, run - 1).journal,
+        "run_json": RunPaths(submission.run_dir).run_json,
+        "is_first": "yes" if run == submission.first_run else "",
         "max_restarts": MAX_RESTARTS,
         "exit_no_tree": EXIT_NO_TREE,
         "exit_too_many_restarts": EXIT_TOO_MANY_RESTARTS,
@@ -175,25 +176,24 @@ def render(header: Sequence[str], submission: Submission, run: int, search_path:
             *settings,
             f"driver_arguments=({arguments})",
             "",
-            *_exports(submission, search_path),
+            *_exports(submission, python),
             BODY.read_text(encoding="utf-8"),
         ]
     )
 
 
-def _exports(submission: Submission, search_path: str) -> list[str]:
+def _exports(submission: Submission, python: Path) -> list[str]:
     """Lines that set the environment of the driver. No secret is among them."""
     options = submission.options
     variables = {
+        "EVENKEEL_PYTHON": str(python),
         "EVENKEEL_LAUNCH_ID": submission.launch_id,
         "EVENKEEL_SNAPSHOT_COMMIT": submission.commit,
     }
     if options.container:
         variables["EVENKEEL_CONTAINER"] = options.container
-        variables["EVENKEEL_CONTAINER_MOUNTS"] = ",".join(
-            (f"{submission.tree}:{submission.tree}", *options.mounts)
-        )
-        variables["EVENKEEL_CONTAINER_WORKDIR"] = str(submission.tree)
+        mounts = (f"{submission.tree}:{submission.tree}", *options.mounts)
+        variables["EVENKEEL_MOUNTS"] = ",".join(mounts)
     variables |= options.variables
     for name in variables:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
@@ -203,7 +203,7 @@ def _exports(submission: Submission, search_path: str) -> list[str]:
             )
     lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     return [
-        f"export PATH={shlex.quote(search_path)}:$PATH",
+        f"export PATH={shlex.quote(str(python.parent))}:$PATH",
         "# the package of the snapshot, not the one that lies where the launcher was installed",
         '[ ! -d "$tree/src/evenkeel" ] || export PYTHONPATH="$tree/src${PYTHONPATH:+:$PYTHONPATH}"',
         *lines,
@@ -213,20 +213,3 @@ def _exports(submission: Submission, search_path: str) -> list[str]:
 
 def _comment(text: str) -> str:
     return re.sub(r"[^\x20-\x7e]", "?", text)
-
-
-def srun_container_flags(environ: dict[str, str]) -> list[str]:
-    """Flags of srun that put its tasks into the launch's container (pyxis); none without one.
-
-    Args:
-        environ: the environment of the driver, as this file's ``render`` made it.
-    """
-    image = environ.get("EVENKEEL_CONTAINER")
-    if not image:
-        return []
-    flags = [f"--container-image={image}"]
-    if mounts := environ.get("EVENKEEL_CONTAINER_MOUNTS"):
-        flags.append(f"--container-mounts={mounts}")
-    if workdir := environ.get("EVENKEEL_CONTAINER_WORKDIR"):
-        flags.append(f"--container-workdir={workdir}")
-    return flags

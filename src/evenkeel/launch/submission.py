@@ -14,6 +14,7 @@ import enum
 import fcntl
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -104,9 +105,7 @@ def write_scripts(submission: Submission, submitter: SlurmSubmitter | None) -> l
     for run in range(submission.first_run, submission.first_run + submission.runs):
         header = submitter.header(submission, run) if submitter else []
         script = job_files(submission, run).script
-        atomic_file.write_text(
-            script, render(header, submission, run, search_path=executor.search_path())
-        )
+        atomic_file.write_text(script, render(header, submission, run, Path(sys.executable)))
         scripts.append(script)
     return scripts
 
