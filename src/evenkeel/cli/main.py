@@ -16,6 +16,7 @@ from evenkeel.errors import EXIT_INTERRUPTED, EvenkeelError
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "name": ("name", "read, check and explain recipe names"),
     "recipe": ("recipe", "show what a recipe resolves to, and where each value comes from"),
+    "lint": ("lint", "hold names, drivers, recipes, listings and checks against each other"),
     "plan": ("plan", "what drivers cost in GPU-hours, and what fits a budget"),
     "launch": ("launch", "snapshot the code and run drivers, on Slurm or here"),
     "collect": ("collect", "turn the event files of a run into its metrics.json"),

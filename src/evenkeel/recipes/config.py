@@ -37,6 +37,7 @@ __all__ = [
     "is_convergence_relevant",
     "load",
     "load_untyped",
+    "resolve",
 ]
 
 
@@ -100,7 +101,20 @@ def load(path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
         InputError: a file or override is wrong (``RecipeError`` with all mistakes, where there
             can be several); each names its file and line, or the argument.
     """
-    tree = read_with_defaults(path)
+    return resolve(read_with_defaults(path), path, overrides)
+
+
+def resolve(tree: Tree, path: Path, overrides: Sequence[str] = ()) -> ResolvedRecipe:
+    """``load`` of a tree that was already read, with everything that its file inherits.
+
+    Args:
+        tree: as ``read_with_defaults`` gives it.
+        path: of the file; only named.
+        overrides: as for ``load``.
+
+    Raises:
+        InputError: as ``load``.
+    """
     if not tree:
         raise InputError("the file is empty", path=path, fix="give it at least 'defaults: ...'")
     tree = _with_defaults(tree)

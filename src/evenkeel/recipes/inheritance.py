@@ -3,7 +3,7 @@
 ``defaults`` is one file or a list of files, relative to the file that says it. They are merged in
 order, later over earlier, and the file's own content over all of them (or where ``_self_`` stands
 in the list). The suffix ``.yaml`` may be left out. Sections merge key by key; everything else,
-lists too, is replaced.
+lists too, is replaced, and so is a section that says ``_override_: true``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from evenkeel.errors import InputError, did_you_mean
 from evenkeel.recipes.located_yaml import Node, Origin, Tree, kind_of, read_tree
 
+REPLACES = "_override_"
 _SELF = "_self_"
 _CACHED_FILES = 1024
 
@@ -48,15 +49,26 @@ def read_with_defaults(path: Path) -> Tree:
 
 
 def merge(base: Tree, over: Tree) -> Tree:
-    """``over`` on top of ``base``: sections key by key, other values as a whole."""
+    """``over`` on top of ``base``: sections key by key, other values as a whole.
+
+    A section that says ``_override_: true`` takes the place of the inherited one.
+    """
     merged = dict(base)
     for key, node in over.items():
         below = merged.get(key)
-        if below is not None and type(node.value) is dict and type(below.value) is dict:
+        if type(node.value) is dict and _replaces(node.value):
+            own = {name: child for name, child in node.value.items() if name != REPLACES}
+            merged[key] = Node(own, node.origin)
+        elif below is not None and type(node.value) is dict and type(below.value) is dict:
             merged[key] = Node(merge(below.value, node.value), node.origin)
         else:
             merged[key] = node
     return merged
+
+
+def _replaces(section: Tree) -> bool:
+    marker = section.get(REPLACES)
+    return marker is not None and marker.value is True
 
 
 def parents_of(tree: Tree, path: str) -> list[tuple[str, Origin]]:

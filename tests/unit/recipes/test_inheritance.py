@@ -73,3 +73,9 @@ def test_a_changed_base_is_read_again(tmp_path: Path) -> None:
     top.write_text("x: 2\n", encoding="utf-8")
     os.utime(top, ns=(1, 1))
     assert load_untyped(path).values == {"x": 2}
+
+
+def test_a_section_that_overrides_takes_the_place_of_the_inherited_one(tmp_path: Path) -> None:
+    write(tmp_path, "a.yaml", "x: {p: 1, deep: {q: 1}}\n")
+    path = write(tmp_path, "b.yaml", "defaults: a\nx: {_override_: true, r: 2, deep: {s: 3}}\n")
+    assert load_untyped(path).values == {"x": {"r": 2, "deep": {"s": 3}}}

@@ -1,0 +1,185 @@
+"""``.vN``: what shapes the loss curve changes only together with the version in the name."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from evenkeel.errors import InputError
+from evenkeel.recipes.config import convergence_fields, resolve
+from evenkeel.recipes.lint import git
+from evenkeel.recipes.lint.facts import CURVE_SECTIONS, lookup
+from evenkeel.recipes.lint.recipe_file import RecipeFile, RecipeFiles
+from evenkeel.recipes.lint.registry import Finding, Subject, declare, looks_at
+from evenkeel.recipes.lint.setup import is_ours
+from evenkeel.recipes.lint.tree import RECIPES, Tree
+from evenkeel.recipes.located_yaml import Tree as YamlTree
+from evenkeel.recipes.located_yaml import parse, plain
+from evenkeel.recipes.typed import known_keys
+
+UNVERSIONED = declare(
+    "EK410",
+    "convergence changed without a new version",
+    reason="The baseline was recorded with other settings: comparing with it means nothing.",
+    fix="Take a new version (evenkeel bump NAME), or put the old value back.",
+)
+OTHER_BASELINE = declare(
+    "EK411",
+    "baseline was recorded with another recipe",
+    reason="A verdict against it would be INCOMPARABLE.",
+    fix="Record a new baseline, or take a new version.",
+)
+CONFIGS = "examples/configs"
+BASELINES = "tests/baselines"
+_SHOWN = 6
+
+
+class _OldFiles(RecipeFiles):
+    """The YAML files as they were at a commit."""
+
+    def __init__(self, root: Path, commit: str, changed: frozenset[str]) -> None:
+        super().__init__(root)
+        self.commit = commit
+        self.changed = changed
+
+    def read(self, path: str) -> YamlTree:
+        if path not in self.changed:
+            return super().read(path)
+        text = git.text_at(self.root, self.commit, path)
+        if text is None:
+            raise InputError("it was not there", path=path)
+        node = parse(text, path)
+        return node.value if node is not None and isinstance(node.value, dict) else {}
+
+
+class _History:
+    """What changed below ``examples/configs`` since the base."""
+
+    def __init__(self, tree: Tree) -> None:
+        commit = git.base_of(tree.root, tree.base)
+        paths = [] if commit is None else git.changed_since(tree.root, commit, CONFIGS)
+        self.changed = frozenset(paths)
+        self.old = _OldFiles(tree.root, commit or "", self.changed)
+
+
+def history_of(tree: Tree) -> _History:
+    """The tree's history, asked for once.
+
+    Raises:
+        InputError: the base that was asked for does not exist.
+    """
+    known = _histories.get(tree)
+    if known is None:
+        _histories.clear()
+        known = _histories[tree] = _History(tree)
+    return known
+
+
+_histories: dict[Tree, _History] = {}
+
+
+@looks_at(Subject.RECIPE, UNVERSIONED)
+def curve_changes_with_the_version(tree: Tree, path: str) -> Iterator[Finding]:
+    """Nothing that shapes the curve differs from the base under the same name."""
+    history = history_of(tree)
+    if not history.changed:
+        return
+    recipe = tree.recipe(path)
+    if not recipe.usable or history.changed.isdisjoint(tree.files.chain_of(path)):
+        return
+    old = history.old.get(path)
+    if not old.usable or not old.merged:
+        return  # new here, or broken before
+    before, after = _curve(old), _curve(recipe)
+    differences = [
+        (key, before.get(key), after.get(key))
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+    if not differences:
+        return
+    shown = "; ".join(
+        f"{key}: {_yaml(was)} → {_yaml(now)}" for key, was, now in differences[:_SHOWN]
+    )
+    more = f"; and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
+    yield Finding(
+        UNVERSIONED.code,
+        path,
+        _line_of(recipe, [key for key, _, _ in differences]),
+        f"the curve changes under the same name: {shown}{more}",
+        f"rename driver and recipe to {_next_version(Path(path).stem)} "
+        f"(evenkeel bump {Path(path).stem}), or put the old value back",
+    )
+
+
+def _curve(recipe: RecipeFile) -> Mapping[str, Any]:
+    """Dotted key → value of what shapes the curve."""
+    if is_ours(recipe):
+        try:
+            return convergence_fields(resolve(recipe.merged, Path(recipe.path)).values)
+        except InputError:
+            pass  # another rule says what is wrong
+    return {key: value for key, value in _flat(recipe.merged, "") if _shapes_curve(key)}
+
+
+def _shapes_curve(key: str) -> bool:
+    declared = known_keys().get(key)
+    if declared is not None and not declared.is_section:
+        return declared.shapes_curve
+    return key.startswith(CURVE_SECTIONS)
+
+
+def _flat(tree: YamlTree, prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, node in tree.items():
+        if isinstance(node.value, dict):
+            yield from _flat(node.value, f"{prefix}{key}.")
+        elif node.value is not None:
+            yield f"{prefix}{key}", plain(node)
+
+
+def _line_of(recipe: RecipeFile, changed: list[str]) -> int:
+    for key in changed:
+        node = lookup(recipe.merged, key)
+        if node is not None and node.origin.path == recipe.path and node.origin.line:
+            return node.origin.line
+    return 1
+
+
+def _yaml(value: Any) -> str:
+    return "absent" if value is None else json.dumps(value, default=str)
+
+
+def _next_version(name: str) -> str:
+    match = re.search(r"\.v(\d+)$", name)
+    return f"{name[: match.start()]}.v{int(match[1]) + 1}" if match else f"{name}.v2"
+
+
+@looks_at(Subject.RECIPE, OTHER_BASELINE)
+def baseline_is_of_this_recipe(tree: Tree, path: str) -> Iterator[Finding]:
+    """Recorded baselines have the fingerprint of the recipe as it is."""
+    folder = tree.root / BASELINES / path.removeprefix(f"{RECIPES}/").rsplit(".", 1)[0]
+    files = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    recipe = tree.recipe(path)
+    if not files or not recipe.usable or not is_ours(recipe):
+        return
+    try:
+        fingerprint = resolve(recipe.merged, Path(path)).fingerprint
+    except InputError:
+        return
+    for file in files:
+        try:
+            recorded = json.loads(file.read_text(encoding="utf-8")).get("fingerprint")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if isinstance(recorded, str) and recorded and recorded != fingerprint:
+            yield Finding(
+                OTHER_BASELINE.code,
+                path,
+                1,
+                f"{file.relative_to(tree.root).as_posix()} was recorded with fingerprint "
+                f"{recorded[:12]}…, the recipe now has {fingerprint[:12]}…",
+                OTHER_BASELINE.fix,
+            )
