@@ -23,7 +23,7 @@ from evenkeel.metrics.series import Conflict, Metrics, merge
 if TYPE_CHECKING:
     from evenkeel.metrics.event_message import Decoder, Scalar
 
-BLOCK_SIZE = 64 << 20
+BLOCK_SIZE = 16 << 20
 _STAMP = re.compile(r"tfevents\.(\d+)")
 _EPOCH_END = 1e11  # seconds; a wall time beyond it is no time
 
@@ -111,13 +111,17 @@ def read(
 
 def follow(path: Path, offset: int, decoder: Decoder) -> tuple[list[Scalar], int]:
     """(every scalar from ``offset`` on in the order written, where to continue)."""
+    from evenkeel.metrics.event_message import Scalar
+
     scalars: list[Scalar] = []
     state = EventFile(path, end=offset)
     for buffer in _buffers(path, state):
         records = split(buffer, state.end)
         for record in records.records:
             decoded = decoder.decode(record.data)
-            scalars += decoded[1] if decoded else []
+            if decoded is not None:
+                step, wall_time = decoded.step, decoded.wall_time
+                scalars += [Scalar(tag, step, value, wall_time) for tag, value in decoded.values]
         state.end = records.end
     return scalars, state.end
 
@@ -131,7 +135,8 @@ def _buffers(path: Path, result: EventFile) -> Iterator[bytes]:
     rest = b""
     with _opening(path), path.open("rb") as file:
         file.seek(result.end)
-        while block := file.read(BLOCK_SIZE):
+        # as much again as was left: a long corrupt stretch is searched a few times, not many
+        while block := file.read(max(BLOCK_SIZE, len(rest))):
             buffer = rest + block if rest else block
             before = result.end
             yield buffer
@@ -171,11 +176,11 @@ def _decode_others(thorough: _Thorough, quick: Scan) -> Metrics | None:
         decoded = thorough.decoder.decode(data)
         if decoded is None:
             return None
-        for scalar in decoded[1]:
-            series = metrics.setdefault(scalar.tag, {})
-            if scalar.step in series:
+        for tag, value in decoded.values:
+            series = metrics.setdefault(tag, {})
+            if decoded.step in series:
                 return None
-            series[scalar.step] = scalar.value
+            series[decoded.step] = value
     return metrics
 
 
@@ -205,10 +210,10 @@ class _Thorough:
                 result.damages.append(Damage(Fault.NO_EVENT, record.offset, size))
                 continue
             result.num_records += 1
-            for scalar in decoded[1]:
-                steps, values = columns.setdefault(scalar.tag, ([], []))
-                steps.append(scalar.step)
-                values.append(scalar.value)
+            for tag, value in decoded.values:
+                steps, values = columns.setdefault(tag, ([], []))
+                steps.append(decoded.step)
+                values.append(value)
         for name, (steps, values) in columns.items():
             result.conflicts += merge(result.metrics, name, steps, values)
         result.damages += records.skipped

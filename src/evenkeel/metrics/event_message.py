@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
@@ -82,6 +82,15 @@ class Scalar:
     wall_time: float
 
 
+class Decoded(NamedTuple):
+    """What one event says; ``wall_time`` in seconds since the epoch."""
+
+    wall_time: float
+    step: int
+    values: list[tuple[str, float]]
+    """(tag, value) in the order written."""
+
+
 @dataclass
 class Decoder:
     """Decodes the events of one file, in order."""
@@ -91,18 +100,21 @@ class Decoder:
     not_single: dict[str, int] = field(default_factory=dict)
     """How many values of a scalar tag were no single number, and were left out."""
 
-    def decode(self, data: bytes) -> tuple[float, list[Scalar]] | None:
-        """(wall time, scalars) of the event in ``data``; None where it is no event."""
+    def decode(self, data: bytes) -> Decoded | None:
+        """The scalars of the event in ``data``; None where it is no event."""
         try:
             event = _event_class().FromString(data)
         except DecodeError:
             return None
-        scalars = []
+        values = []
         for value in event.summary.value:
             number = self._number(value)
             if number is not None:
-                scalars.append(Scalar(value.tag, event.step, number, event.wall_time))
-        return event.wall_time, scalars
+                tag = value.tag
+                if not isinstance(tag, str):
+                    return None  # bytes that are not UTF-8 are no tag
+                values.append((tag, number))
+        return Decoded(event.wall_time, event.step, values)
 
     def _number(self, value: Any) -> float | None:
         if value.HasField("simple_value"):

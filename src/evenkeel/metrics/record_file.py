@@ -18,8 +18,8 @@ HEADER_SIZE = 12
 FOOTER_SIZE = 4
 MASK_DELTA = 0xA282EAD8
 _UINT32 = 0xFFFFFFFF
-# eight bytes that could be the length of a record: not 0, and below 4 GiB
-_LENGTH = re.compile(rb"(?=(?!\0{4})[\s\S]{4}\0{4})")
+# the upper half of every length below 4 GiB is zeros; found by the literal it starts with
+_ZEROS = re.compile(rb"\0\0\0\0\0*")
 
 
 def masked_crc(data: bytes) -> int:
@@ -124,9 +124,13 @@ def _whole(buffer: bytes, position: int) -> int | None:
 
 
 def _next_whole(buffer: bytes, position: int) -> int | None:
-    for candidate in _LENGTH.finditer(buffer, position):
-        if _whole(buffer, candidate.start()) is not None:
-            return candidate.start()
+    """Where the first whole record at or behind ``position`` starts."""
+    for zeros in _ZEROS.finditer(buffer, position):
+        # the lower half of the length stands before its upper half, and is not zero itself
+        first = max(position, zeros.start() - 4)
+        for candidate in range(first, min(zeros.start(), zeros.end() - 7)):
+            if _whole(buffer, candidate) is not None:
+                return candidate
     return None
 
 

@@ -20,6 +20,7 @@ from evenkeel.metrics.record_file import FOOTER_SIZE, HEADER_SIZE, MASK_DELTA, m
 _WALL_TIME = 0x09
 _STEP = 0x10
 _FILE_VERSION = 0x1A
+_SUMMARY = 0x2A
 _SOURCE = 0x52
 _WALL_TIME_END = 9
 _SHORTEST = 20
@@ -63,17 +64,21 @@ def scan(buffer: bytes) -> Scan | None:
             break
         data = buffer[start:end]
         shape = b""
-        if length > _SHORTEST and data[0] == _WALL_TIME and data[_WALL_TIME_END] == _STEP:
-            # the step is a varint: seven bits a byte, the last byte below 128
-            step = data[10]
-            if step < 128:
-                shape = data[11:-4]
-            elif data[11] < 128:
-                step = step & 127 | data[11] << 7
-                shape = data[12:-4]
-            elif data[12] < 128:
-                step = step & 127 | (data[11] & 127) << 7 | data[12] << 14
-                shape = data[13:-4]
+        if length > _SHORTEST and data[0] == _WALL_TIME:
+            if data[9] == _STEP:
+                # the step is a varint: seven bits a byte, the last byte below 128
+                step = data[10]
+                if step < 128:
+                    shape = data[11:-4]
+                elif data[11] < 128:
+                    step = step & 127 | data[11] << 7
+                    shape = data[12:-4]
+                elif data[12] < 128:
+                    step = step & 127 | (data[11] & 127) << 7 | data[12] << 14
+                    shape = data[13:-4]
+            elif data[9] == _SUMMARY:
+                step = 0  # is not written
+                shape = data[9:-4]
         column = columns.get(shape)
         if column is None and _tag(shape) is not None:
             column = columns[shape] = ([], [], [])

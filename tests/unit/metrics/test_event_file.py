@@ -229,10 +229,11 @@ def _written(folder: Path, content: bytes) -> Path:
 
 def test_a_record_that_is_no_event_is_named(tmp_path: Path) -> None:
     path = tmp_path / "events.out.tfevents.1.h"
-    write(path, [opening(), scalar("a", 1, 1.0), b"\x2a\xff\xff", scalar("a", 2, 2.0)])
+    not_utf8 = scalar("tag", 1, 1.0).replace(b"tag", b"t\xffg")
+    write(path, [opening(), scalar("a", 1, 1.0), b"\x2a\xff", not_utf8, scalar("a", 2, 2.0)])
     found = event_file.read(path)
     assert found.metrics == {"a": {1: 1.0, 2: 2.0}}
-    assert [damage.fault for damage in found.damages] == [Fault.NO_EVENT]
+    assert [damage.fault for damage in found.damages] == [Fault.NO_EVENT] * 2
     assert "is not an event" in found.warnings[0]
 
 
