@@ -12,6 +12,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from evenkeel.errors import EvenkeelError, did_you_mean
@@ -150,16 +151,21 @@ def _call(name: str, written: str) -> Any:
             f"no function {name!r} for interpolations{did_you_mean(name, RESOLVERS)}; "
             f"there are {', '.join(RESOLVERS)}"
         )
-    # as one YAML list: commas inside quotes and brackets are no separators
     try:
-        node = parse(f"[{written}]", "interpolation")
+        arguments = _arguments(written)
     except EvenkeelError as error:
         raise _UnresolvableError(f"cannot read the arguments of {name}: {written!r}") from error
-    arguments = [] if node is None else plain(node)
     try:
         return RESOLVERS[name](*arguments)
     except (TypeError, ValueError, ArithmeticError) as error:
         raise _UnresolvableError(f"{name}:{written} has no value: {error}") from error
+
+
+@lru_cache(maxsize=4096)
+def _arguments(written: str) -> tuple[Any, ...]:
+    """Read as one YAML list: commas inside quotes and brackets are no separators."""
+    node = parse(f"[{written}]", "interpolation")
+    return () if node is None else tuple(plain(node))
 
 
 def _environment(name: Any, *default: Any) -> Any:

@@ -206,12 +206,14 @@ def _mistyped(dotted: str, field_type: FieldType, value: Any) -> str:
         and not field_type.is_section
         and issubclass(field_type.kind, StrEnum)
     ):
-        hint = did_you_mean(value, [member.value for member in field_type.kind])
+        hint = did_you_mean(value.lower(), [member.value for member in field_type.kind])
     return f"{dotted}: wants {field_type.wanted}, got {shown}{hint}"
 
 
 def _unknown_key(section: type, key: str, dotted: str, prefix: str) -> tuple[str, str]:
     fields = fields_of(section)
+    if "." in key and dotted in known_keys():
+        return f"unknown key {dotted!r}", "a dot does not nest: write each part on its own line"
     hint = did_you_mean(key, fields)
     if not hint:
         elsewhere = [known for known in known_keys() if known.rsplit(".", 1)[-1] == key]

@@ -86,6 +86,8 @@ def test_numbers_are_what_they_look_like(tmp_path: Path) -> None:
         ("sft:\n  val_at_start: 1\n", 2, "sft.val_at_start: wants bool, got an integer 1"),
         ("policy:\n  max_grad_norm: .nan\n", 2, "policy.max_grad_norm: wants float, got a number nan"),
         ("policy:\n  backend: fsdp\n", 2, "policy.backend: wants one of fsdp2, megatron, got text 'fsdp' (did you mean 'fsdp2'?)"),
+        ("algorithm: DPO\n", 1, "algorithm: wants one of pretrain, sft, dpo, grpo, distillation, got text 'DPO' (did you mean 'dpo'?)"),
+        ("sft.max_num_steps: 3\n", 1, "unknown key 'sft.max_num_steps'"),
         ("data:\n  dataset: 3\n", 2, "data.dataset: wants str, got an integer 3"),
         ("data:\n  dataset: ???\n", 2, "data.dataset: wants str, got text '???'"),
         ("data:\n  options: [1]\n", 2, "data.options: wants a mapping, got a list [1]"),
