@@ -80,14 +80,24 @@ _ALWAYS_KNOWN = {"model_type", "rope_theta", "rope_scaling", "tie_word_embedding
 
 
 def _check_agrees(config: PretrainedConfig, policy: Policy) -> None:
-    loaded = config.to_dict()
-    for key, wanted in policy.model_config.items():
-        if key in loaded and loaded[key] != wanted:
-            raise InputError(
-                f"policy.model_config.{key} is {wanted!r}, and {_source(policy)} has "
-                f"{loaded[key]!r}",
-                fix="point policy.hf_path to the model that the recipe names, or correct the key",
-            )
+    for key, wanted, found in _differences(policy.model_config, config.to_dict()):
+        raise InputError(
+            f"policy.model_config.{key} is {wanted!r}, and {_source(policy)} has {found!r}",
+            fix="point policy.hf_path to the model that the recipe names, or correct the key",
+        )
+
+
+def _differences(
+    wanted: dict[str, Any], found: dict[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """(key, wanted, found) where both have the key; a recipe may say only part of a section."""
+    for key, value in wanted.items():
+        if key not in found or found[key] == value:
+            continue
+        if isinstance(value, dict) and isinstance(found[key], dict):
+            yield from _differences(value, found[key], f"{prefix}{key}.")
+        else:
+            yield prefix + key, value, found[key]
 
 
 def check_vocabulary(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:

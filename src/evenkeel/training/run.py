@@ -30,6 +30,7 @@ from evenkeel.training.distributed import SharedMachineError, World, joined, ran
 from evenkeel.training.loop import End, TrainingLoop
 from evenkeel.training.metric_logger import MetricLogger
 from evenkeel.training.step_meter import StepMeter
+from evenkeel.training.support import check_supported
 
 EPILOG = """\
 examples:
@@ -58,6 +59,7 @@ def main(algorithm: Algorithm, argv: Sequence[str] | None = None) -> int:
                 path=arguments.config,
                 fix=f"use examples/run_{resolved.recipe.algorithm.value}.py",
             )
+        check_supported(resolved)
         with joined(resolved.recipe) as world:
             return _train(resolved, world)
     except EvenkeelError as error:

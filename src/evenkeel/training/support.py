@@ -1,0 +1,44 @@
+"""What a recipe can ask for and the trainer cannot do: refused, because ignoring it would train
+something else under the recipe's name."""
+
+from __future__ import annotations
+
+from evenkeel.errors import InputError
+from evenkeel.recipes.config import DEFAULT, ResolvedRecipe
+from evenkeel.recipes.schema import Precision
+
+_SECTIONS = {
+    "lora": "low-rank updates",
+    "moe": "options of a mixture of experts",
+    "vision": "vision-language models",
+}
+
+
+def check_supported(resolved: ResolvedRecipe) -> None:
+    """Raise an error for the first field that this version would have to ignore.
+
+    Raises:
+        InputError: with the place that asked for it.
+    """
+    policy = resolved.recipe.policy
+    for section, what in _SECTIONS.items():
+        if getattr(policy, section) is not None:
+            raise _refusal(resolved, f"policy.{section}", f"asks for {what}", "remove the section")
+    if policy.precision is Precision.FP8:
+        known = " or ".join(kind for kind in Precision if kind is not Precision.FP8)
+        raise _refusal(resolved, "policy.precision", "is fp8", f"set it to {known}")
+
+
+def _refusal(resolved: ResolvedRecipe, key: str, what: str, fix: str) -> InputError:
+    origin = next(
+        place
+        for dotted, place in resolved.origins.items()
+        if dotted == key or dotted.startswith(f"{key}.")
+    )
+    is_said = origin.path != DEFAULT  # an empty section holds only defaults
+    return InputError(
+        f"{key} {what}, which this version does not train",
+        path=origin.path if is_said else resolved.path,
+        line=origin.line,
+        fix=fix,
+    )

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evenkeel.errors import InputError
+from evenkeel.recipes.config import load
+from evenkeel.training.support import check_supported
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text("seed: 1\n", encoding="utf-8")
+    return path
+
+
+def test_what_is_built_passes(path: Path) -> None:
+    check_supported(load(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("policy:\n  precision: fp8\n", 2, "policy.precision is fp8"),
+        ("policy:\n  lora: {rank: 8}\n", 2, "policy.lora asks for low-rank updates"),
+        ("policy:\n  moe: {}\n", 2, "policy.moe asks for options of a mixture of experts"),
+        ("policy:\n  vision: {}\n", 2, "policy.vision asks for vision-language models"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(path: Path, text: str, line: int, message: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        check_supported(load(path))
+    assert caught.value.message == f"{message}, which this version does not train"
+    assert caught.value.path == str(path)
+    assert caught.value.line in (line, None)
