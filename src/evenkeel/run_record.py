@@ -87,11 +87,36 @@ def open_attempt(path: Path, values: Mapping[str, Any]) -> int:
     return len(record["attempts"]) - 1
 
 
-def close_attempt(path: Path, index: int, values: Mapping[str, Any]) -> None:
-    """Complete the attempt ``index`` with its end; ``values`` holds at least ``exit_status``."""
+def note_trainer_exit(path: Path, status: int) -> None:
+    """The trainer's own word on how it ended, kept in the attempt that is open, if there is one.
+
+    torchrun turns every status of its ranks into 1, so the process cannot tell it.
+    """
     record = read(path)
-    record["attempts"][index].update({"end": now(), **values})
+    if record["attempts"] and record["attempts"][-1]["end"] is None:
+        record["attempts"][-1]["trainer_exit"] = int(status)
+        _write(path, record)
+
+
+def close_attempt(path: Path, index: int, process_status: int) -> int:
+    """Complete the attempt ``index`` with its end; the result is its ``exit_status``.
+
+    Args:
+        path: ``run.json``.
+        index: from ``open_attempt``.
+        process_status: of the process that was started; negative when a signal killed it. Where
+            it is torchrun's 1, the status that the trainer noted itself counts.
+    """
+    record = read(path)
+    attempt = record["attempts"][index]
+    status = (
+        int(attempt.get("trainer_exit") or process_status)
+        if process_status == 1
+        else process_status
+    )
+    attempt.update({"end": now(), "exit_status": status})
     _write(path, record)
+    return status
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from evenkeel import run_record
 from evenkeel.errors import EXIT_INTERRUPTED, EvenkeelError, InputError, MachineError
 from evenkeel.recipes import config
 from evenkeel.recipes.schema import Algorithm, Backend, Recipe
@@ -112,17 +113,29 @@ def _train(resolved: config.ResolvedRecipe, world: World) -> int:
         if world.is_main:
             print(text, flush=True)
 
-    with stopping.listening(paths.stop_request) as request:
-        loop, log = _set_up(resolved, world, say)
-        with log:
-            if world.is_main:
-                provenance.record(paths.run_json, resolved, world.device)
-            start = loop.resume()
-            setup_time_s = seconds_since_process_start()
-            say(f"ready {setup_time_s:.1f} s after start, imports included")
-            log.log({"timing/setup/total_time": setup_time_s}, start + 1)
-            end = loop.run(start, request)
-    return _report(end, recipe.loop.max_num_steps, say)
+    try:
+        with stopping.listening(paths.stop_request) as request:
+            loop, log = _set_up(resolved, world, say)
+            with log:
+                start = loop.resume()
+                if world.is_main:
+                    provenance.record(paths.run_json, resolved, world.device)
+                setup_time_s = seconds_since_process_start()
+                say(f"ready {setup_time_s:.1f} s after start, imports included")
+                log.log({"timing/setup/total_time": setup_time_s}, start + 1)
+                end = loop.run(start, request)
+        status = _report(end, recipe.loop.max_num_steps, say)
+    except EvenkeelError as error:
+        _note_exit(paths, world, error.exit_code)
+        raise
+    _note_exit(paths, world, status)
+    return status
+
+
+def _note_exit(paths: RunPaths, world: World, status: int) -> None:
+    """For the runner, to which torchrun hands on no status but 0 and 1."""
+    if world.is_main:
+        run_record.note_trainer_exit(paths.run_json, status)
 
 
 def _set_up(

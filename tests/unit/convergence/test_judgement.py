@@ -22,7 +22,7 @@ def make_run(tmp_path: Path, losses: list[float], exit_status: int | None = 0) -
         series.save(paths.metrics, {"train/loss": dict(enumerate(losses, start=1))})
     attempt = run_record.open_attempt(paths.run_json, {})
     if exit_status is not None:
-        run_record.close_attempt(paths.run_json, attempt, {"exit_status": exit_status})
+        run_record.close_attempt(paths.run_json, attempt, exit_status)
     return paths
 
 
@@ -56,7 +56,7 @@ def test_a_start_that_was_never_closed_says_nothing_of_its_end(tmp_path: Path) -
 def test_the_last_start_decides(tmp_path: Path) -> None:
     paths = make_run(tmp_path, [3.0, 2.0, 1.0], exit_status=-9)
     attempt = run_record.open_attempt(paths.run_json, {})
-    run_record.close_attempt(paths.run_json, attempt, {"exit_status": 0})
+    run_record.close_attempt(paths.run_json, attempt, 0)
     assert judgement.judge_run(paths, [CHECK], max_steps=3).verdict is Verdict.PASS
 
 

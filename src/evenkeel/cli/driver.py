@@ -1,0 +1,152 @@
+"""``evenkeel driver``: what ``common.env`` asks on behalf of a driver script."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from evenkeel import run_record
+from evenkeel.errors import EXIT_FINDING, EXIT_INPUT, EXIT_MACHINE, InputError
+from evenkeel.run_paths import RunPaths
+
+NOT_REACHED = 9
+
+EPILOG = """\
+examples:
+  evenkeel driver reached --run-dir tests/test_suites/llm/NAME --config NAME.yaml --max-steps 200
+  evenkeel driver judge --run-dir llm/NAME --max-steps 200 'max(data["train/loss"]) < 7'
+
+exit status of 'reached': 9 while there are steps left, else that of the recorded verdict
+exit status of 'train': that of the trainer; 2 or 3 when it could not be started
+exit status of 'judge': that of the verdict
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One parser per question."""
+    parser.epilog = EPILOG
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    reached = actions.add_parser("reached", help="whether MAX_STEPS is reached and judged")
+    train = actions.add_parser("train", help="train from the last checkpoint")
+    judge = actions.add_parser("judge", help="collect the metrics, check them, state the verdict")
+    for action in (reached, train, judge):
+        # no positional argument but the last list, or argparse would end that list too early
+        action.add_argument("--run-dir", type=Path, required=True, help="the driver's results")
+        action.add_argument("--max-steps", type=int, required=True)
+    for action in (reached, train):
+        action.add_argument("--config", type=Path, required=True, help="the recipe's YAML")
+        action.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    train.add_argument("--script", type=Path, required=True, help="the training entry")
+    train.add_argument("--num-nodes", type=int, required=True)
+    train.add_argument("--gpus-per-node", type=int, required=True)
+    train.add_argument("--steps-per-run", type=int, required=True)
+    judge.add_argument("checks", nargs="*", metavar="CHECK")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Dispatch."""
+    actions = {"reached": _reached, "train": _train, "judge": _judge}
+    return actions[args.action](args)
+
+
+def _reached(args: argparse.Namespace) -> int:
+    from evenkeel.convergence import judgement
+    from evenkeel.convergence.verdict import Verdict
+
+    paths = RunPaths(args.run_dir)
+    verdict = judgement.read(paths)
+    if verdict is None or verdict["last_step"] < args.max_steps:
+        return NOT_REACHED
+    _refuse_other_recipe(args, paths)
+    print(
+        f"[INFO] {paths.name} has reached step {verdict['last_step']} of {args.max_steps}: "
+        f"{verdict['verdict']} ({verdict['message']})\n"
+        f"[INFO] to train it again, remove {paths.root}"
+    )
+    return Verdict(verdict["verdict"]).exit_code
+
+
+def _refuse_other_recipe(args: argparse.Namespace, paths: RunPaths) -> None:
+    """Neither continue nor report the results of one configuration as those of another."""
+    from evenkeel.recipes import config, fingerprint
+
+    resolved = config.load(args.config, args.overrides)
+    record = run_record.read(paths.run_json)
+    if record.get("fingerprint") in (None, resolved.fingerprint):
+        return
+    before = fingerprint.convergence_fields(record.get("config", {}))
+    after = fingerprint.convergence_fields(resolved.values)
+    changed = [
+        f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+    raise InputError(
+        f"holds results of another configuration; changed since: {'; '.join(changed)}",
+        path=paths.root,
+        fix="move or remove that directory to train the new one, or undo the change to continue",
+    )
+
+
+def _train(args: argparse.Namespace) -> int:
+    from evenkeel.launch import trainer_process
+    from evenkeel.recipes import config
+
+    paths = RunPaths(args.run_dir.resolve())
+    resolved = config.load(args.config, args.overrides)
+    _refuse_other_recipe(args, paths)
+    loop = resolved.recipe.algorithm.value
+    overrides = [
+        f"{loop}.max_num_steps={args.max_steps}",
+        f"{loop}.steps_per_run={args.steps_per_run}",
+        f"cluster.num_nodes={args.num_nodes}",
+        f"cluster.gpus_per_node={args.gpus_per_node}",
+        f"logger.log_dir={paths.log_dir}",
+        f"checkpointing.checkpoint_dir={paths.ckpt_dir}",
+        *args.overrides,
+    ]
+    environment = dict(os.environ)
+    allocation = trainer_process.Allocation.from_environment(
+        args.num_nodes, args.gpus_per_node, environment
+    )
+    argv = trainer_process.command(
+        args.script, ["--config", str(args.config), *overrides], allocation, environment
+    )
+    paths.verdict.unlink(missing_ok=True)
+    attempt = run_record.open_attempt(paths.run_json, {})
+    process_status = trainer_process.run(argv, paths, environment)
+    status = run_record.close_attempt(paths.run_json, attempt, process_status)
+    if status in (EXIT_INPUT, EXIT_MACHINE):
+        return EXIT_FINDING  # the trainer's own complaint is judged like any other crash
+    return 128 - status if status < 0 else status
+
+
+def _judge(args: argparse.Namespace) -> int:
+    from evenkeel.convergence import judgement
+    from evenkeel.report import terminal
+
+    paths = RunPaths(args.run_dir.resolve())
+    _collect(paths)
+    result = judgement.judge_run(paths, args.checks, args.max_steps)
+    judgement.write(result, paths)
+    terminal.print_judgement(result, paths.name)
+    if result.verdict.exit_code == 0 and os.environ.get("KEEP_CKPTS", "0") in ("", "0"):
+        shutil.rmtree(paths.ckpt_dir, ignore_errors=True)
+    return result.verdict.exit_code
+
+
+def _collect(paths: RunPaths) -> None:
+    """``metrics.json`` from the event files; a trainer that died before its first has none."""
+    from evenkeel.metrics import collection, series
+
+    try:
+        collected = collection.collect(paths.log_dir)
+    except InputError as error:
+        print(f"[WARNING] no metrics: {error.message} ({error.place})", file=sys.stderr)
+        return
+    for warning in collected.warnings:
+        print(f"[WARNING] {warning}", file=sys.stderr)
+    series.save(paths.metrics, collected.metrics)

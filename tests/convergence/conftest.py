@@ -1,0 +1,3 @@
+"""Judges the results that lie beside the drivers, or those named by --run and --results."""
+
+pytest_plugins = ["evenkeel.pytest_plugin"]
