@@ -185,7 +185,8 @@ class _Expression:
         exponent = self._power()
         self.depth -= 1
         if exponent < 0:
-            return self._fault("exponent less than 0", offset)
+            # bash refuses this even in a branch that is not taken
+            raise BadArithmeticError("exponent less than 0", offset)
         if abs(base) > 1 and exponent > 63:
             return self._fault("the value does not fit in 64 bits", offset)
         # -1, 0 and 1 only depend on whether the exponent is 0, odd or even
