@@ -15,6 +15,7 @@ from evenkeel.errors import EXIT_INTERRUPTED, EvenkeelError
 # Only the module of the subcommand that was asked for is imported: --help stays fast.
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "name": ("name", "read, check and explain recipe names"),
+    "suite": ("suite", "what the suites hold, what it costs, and how it last went"),
     "recipe": ("recipe", "show what a recipe resolves to, and where each value comes from"),
     "lint": ("lint", "hold names, drivers, recipes, listings and checks against each other"),
     "plan": ("plan", "what drivers cost in GPU-hours, and what fits a budget"),
