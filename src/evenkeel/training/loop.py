@@ -154,7 +154,7 @@ class TrainingLoop:
         return step == self.recipe.loop.max_num_steps or (period > 0 and step % period == 0)
 
     def _save(self, step: int) -> None:
-        if not self._saves or step == self._saved_step:
+        if not self._saves or step in (0, self._saved_step):
             return
         ranks, parallel = self.world.ranks, self.recipe.policy.parallel
 

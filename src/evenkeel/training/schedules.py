@@ -4,26 +4,7 @@ from __future__ import annotations
 
 import math
 
-from evenkeel.errors import InputError
 from evenkeel.recipes.schema import Recipe, Schedule, Scheduler
-
-
-def check(scheduler: Scheduler, horizon: int) -> None:
-    """Raise an error where the schedule makes no sense.
-
-    Raises:
-        InputError: warm-up is longer than the training, or a share is outside 0 to 1.
-    """
-    if not 0 <= scheduler.warmup_steps <= horizon:
-        raise InputError(
-            f"policy.scheduler.warmup_steps is {scheduler.warmup_steps}, and the schedule ends at "
-            f"step {horizon}",
-            fix="warm up for fewer steps, or set policy.scheduler.decay_steps",
-        )
-    for key in ("wsd_decay_fraction", "min_lr_ratio"):
-        share = getattr(scheduler, key)
-        if not 0 <= share <= 1:
-            raise InputError(f"policy.scheduler.{key} is {share}, not a share between 0 and 1")
 
 
 def horizon(recipe: Recipe) -> int:

@@ -46,13 +46,11 @@ class Sft:
         policy, loop = recipe.policy, recipe.loop
         self._backend = backend
         self._max_grad_norm = policy.max_grad_norm
-        self._horizon = schedules.horizon(recipe)
-        schedules.check(policy.scheduler, self._horizon)
         self._learning_rate = partial(
             schedules.learning_rate,
             peak=policy.optimizer.lr,
             scheduler=policy.scheduler,
-            horizon=self._horizon,
+            horizon=schedules.horizon(recipe),
         )
         place = backend.place
         source = partial(

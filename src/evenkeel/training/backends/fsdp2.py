@@ -8,7 +8,7 @@ fp32.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -48,7 +48,7 @@ class Fsdp2Backend(Backend):
 
     def __init__(self, recipe: Recipe, config: PretrainedConfig, world: World) -> None:
         policy = recipe.policy
-        check_supported(policy.parallel)
+        check_supported(policy)
         self.device = world.device
         self.mesh = world.mesh(policy.parallel)
         self.place = DataParallelPlace(self.mesh["dp"].get_local_rank(), self.mesh["dp"].size())
@@ -150,18 +150,35 @@ class Fsdp2Backend(Backend):
         torch_state.load(folder, self.model, self.optimizer)
 
 
-def check_supported(parallel: Parallel) -> None:
-    """Raise an error for a kind of parallelism that this backend does not have.
+SUPPORTED_PARALLEL = {"tensor_parallel_size", "sequence_parallel"}
+UNSUPPORTED_SECTIONS = ("lora", "moe", "vision", "generation")
+
+
+def check_supported(policy: Policy) -> None:
+    """Raise an error for what this backend would otherwise ignore.
 
     Raises:
-        InputError: its size is not 1.
+        InputError: with the key and the value that works.
     """
-    for key in ("pipeline_parallel_size", "context_parallel_size", "expert_parallel_size"):
-        if (size := getattr(parallel, key)) != 1:
+    for parallel in fields(Parallel):
+        value, only = getattr(policy.parallel, parallel.name), parallel.default
+        if value != only and parallel.name not in SUPPORTED_PARALLEL:
             raise InputError(
-                f"policy.parallel.{key} is {size}, and the fsdp2 backend has no such parallelism",
-                fix=f"set policy.parallel.{key}=1",
+                f"policy.parallel.{parallel.name} is {value}, and the fsdp2 backend cannot do that",
+                fix=f"set policy.parallel.{parallel.name}={'null' if only is None else only}",
             )
+    for section in UNSUPPORTED_SECTIONS:
+        if getattr(policy, section) is not None:
+            raise InputError(
+                f"the recipe has a section policy.{section}, and the fsdp2 backend has no use "
+                "for it",
+                fix=f"set policy.{section}=null",
+            )
+    if policy.precision not in (Precision.FLOAT32, Precision.BFLOAT16):
+        raise InputError(
+            f"policy.precision is {policy.precision.value}, and the fsdp2 backend computes in "
+            "float32 or bfloat16"
+        )
 
 
 def shard(model: PreTrainedModel, mesh: DeviceMesh, policy: Policy) -> None:

@@ -1,0 +1,95 @@
+"""Real but tiny trainings for tests: in this process, or on two gloo ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from evenkeel.metrics.collection import collect
+from evenkeel.recipes.schema import Algorithm
+
+ROOT = Path(__file__).parents[2]
+TINY = Path(__file__).with_name("tiny.yaml")
+TRAINER = ROOT / "examples/run_sft.py"
+
+Curves = Mapping[str, Mapping[int, float]]
+
+
+def arguments(folder: Path, overrides: Sequence[str] = ()) -> list[str]:
+    """The trainer's command line for a run whose files lie in ``folder``."""
+    return [
+        "--config",
+        str(TINY),
+        f"logger.log_dir={folder / 'logs'}",
+        f"checkpointing.checkpoint_dir={folder / 'ckpts'}",
+        *overrides,
+    ]
+
+
+def train(folder: Path, *overrides: str) -> int:
+    """Train in this process; the result is the exit status."""
+    from evenkeel.training.run import main
+
+    return main(Algorithm.SFT, arguments(folder, overrides))
+
+
+def curves(folder: Path) -> Curves:
+    """Everything that was logged, by metric and step."""
+    return collect(folder / "logs").metrics
+
+
+def losses(folder: Path) -> dict[int, float]:
+    """``train/loss`` by step."""
+    return dict(curves(folder)["train/loss"])
+
+
+def environment(rank: int, world_size: int, port: int) -> dict[str, str]:
+    """What torchrun would set for a rank, with one thread each."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "TORCHELASTIC_"))}
+    return {
+        **kept,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_WORLD_SIZE": str(world_size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def train_on_two_ranks(runs: Sequence[tuple[Path, Sequence[str]]]) -> list[int]:
+    """Each (folder, overrides) in turn on one pair of processes; rank 0's exit statuses.
+
+    One pair for all of them, because starting a process costs more than these trainings.
+    """
+    jobs = json.dumps([[arguments(folder, overrides), free_port()] for folder, overrides in runs])
+    port = free_port()
+    script = Path(__file__).with_name("several_trainings.py")
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(script), jobs],
+            env=environment(rank, 2, port),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [rank.communicate(timeout=240) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], outputs
+    statuses: list[int] = json.loads(outputs[0][0].splitlines()[-1])
+    return statuses
