@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+from transformers import AutoConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: F401
+
 from evenkeel.recipes.schema import Algorithm
 from evenkeel.training.run import main
 

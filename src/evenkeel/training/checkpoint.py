@@ -26,6 +26,8 @@ SCHEMA_VERSION = 1
 MANIFEST = "checkpoint.json"
 SAVING = ".saving-"
 REMOVING = ".removing-"
+CUT_SHORT = ("unexpected pos", "file write failed")
+"""What torch's archive writer says when a disk is full, and nothing about disks."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class CheckpointStore:
         try:
             action()
         except (Exception, CheckpointException) as error:
-            failure = _reason(error)
+            failure = _reason(error, self.folder)
         failure = self._world.first_failure(failure)
         if failure is None:
             return True
@@ -179,18 +181,16 @@ def _read(folder: Path) -> Checkpoint | None:
         ) from error
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, folder: Path) -> str:
     """The cause in a few words; DCP wraps each rank's exception in one of its own."""
     if isinstance(error, CheckpointException):
         rank, (cause, _) = next(iter(error.failures.items()))
-        return f"rank {rank}: {_reason(cause)}"
+        return f"rank {rank}: {_reason(cause, folder)}"
     if isinstance(error, EvenkeelError):
         return error.message
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    root: BaseException = error
-    while root.__cause__ is not None or root.__context__ is not None:
-        root = root.__cause__ or root.__context__  # type: ignore[assignment]
-        if isinstance(root, OSError) and root.strerror:
-            return root.strerror
+    if isinstance(error, RuntimeError) and any(sign in str(error) for sign in CUT_SHORT):
+        free_mib = shutil.disk_usage(folder).free >> 20
+        return f"the file system took only a part of it ({free_mib} MiB are free there)"
     return f"{type(error).__name__}: {error}"
