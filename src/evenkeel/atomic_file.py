@@ -12,7 +12,12 @@ from evenkeel.errors import MachineError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text``: temporary file beside it, fsync, rename.
+    """Replace ``path`` by ``text`` in UTF-8; see ``write_bytes``."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace ``path`` by ``data``: temporary file beside it, fsync, rename.
 
     Raises:
         MachineError: the file system refused (full, read-only, no
@@ -25,8 +30,8 @@ def write_text(path: Path, text: str) -> None:
         raise _refused(path, error) from error
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         mode = path.stat().st_mode & 0o7777 if path.exists() else 0o666 & ~_umask()
