@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evenkeel.cli.dry_run import print_estimate
-from evenkeel.errors import InputError
+from evenkeel.errors import EXIT_OK, InputError
 from evenkeel.launch import drivers as drivers_of
-from evenkeel.launch.options import Flags, dry_run_of
-from evenkeel.launch.request import DryRun
+from evenkeel.launch.options import Flags, dry_run_of, merge, snapshots_dir
+from evenkeel.launch.request import DryRun, LaunchRequest
 
 EPILOG = """\
 examples:
@@ -80,7 +81,80 @@ def run(args: argparse.Namespace) -> int:
     words = _drivers(args)
     if dry_run_of(flags, os.environ) is DryRun.ESTIMATE:
         return print_estimate(words, as_json=args.json)
-    raise InputError("launching is not part of this installation", fix="use --dry-run")
+    return _launch(args, flags, words)
+
+
+def _launch(args: argparse.Namespace, flags: Flags, words: Sequence[drivers_of.DriverWord]) -> int:
+    # here, because an estimate must not wait for what only a launch needs
+    from contextlib import nullcontext
+
+    from evenkeel.launch import launcher
+    from evenkeel.launch.plan import plan, report_lines
+
+    drivers = drivers_of.require_files(words)
+    request, secrets = _request(args, flags, drivers)
+    found = plan((word.word, word.path) for word in words)
+    names = tuple(recipe.name for recipe in found.recipes)
+    is_night = request.suite is not None and request.dry_run is DryRun.OFF
+    with launcher.only_night(request.snapshots_dir, str(args.suite)) if is_night else nullcontext():
+        record = None
+        if request.dry_run is DryRun.OFF:
+            record = launcher.interrupted(request, names)
+        if record and not request.resume and not request.fresh and is_night:
+            raise InputError(
+                f"launch {record.launch_id} of this suite was interrupted",
+                path=record.folder,
+                fix="--resume goes on with it and submits nothing twice; --fresh starts anew",
+            )
+        if record and request.resume:
+            _say(f"[INFO]: going on with launch {record.launch_id} of {record.created}")
+        else:
+            if request.resume:
+                _say("[INFO]: no launch of these was interrupted, so this starts one")
+            record = launcher.start(request, found, secrets, _say)
+        for line in report_lines(found):
+            _say(line)
+        if request.dry_run is DryRun.PREPARE:
+            return EXIT_OK
+        status = launcher.submit(record, secrets, _say)
+        for submission in record.submissions():
+            _say(f"[INFO]: to run it once more: {launcher.shown_dir(submission)}/continue.sh")
+    return status
+
+
+def _request(
+    args: argparse.Namespace, flags: Flags, drivers: tuple[Path, ...]
+) -> tuple[LaunchRequest, Mapping[str, str]]:
+    from evenkeel.launch.git_code import toplevel_of
+
+    root = toplevel_of(drivers[0].parent)
+    profile = None
+    if named := args.run or args.batch:
+        from evenkeel.launch import profile as profiles
+
+        profile = profiles.load(profiles.find_file(root), named)
+    preparing = dry_run_of(flags, os.environ) is DryRun.PREPARE
+    merged = merge(flags, os.environ, profile, needs_sbatch=not preparing)
+    request = LaunchRequest(
+        root=root,
+        drivers=drivers,
+        snapshots_dir=snapshots_dir(root, args.snapshot_dir, os.environ).absolute(),
+        options=merged.options,
+        suite=args.suite,
+        dry_run=merged.dry_run,
+        watch=merged.watch and args.batch is None,
+        resume=args.resume,
+        fresh=args.fresh,
+        include_dirty=merged.include_dirty,
+        max_nodes=profile.nodes if profile else None,
+        max_gpus_per_node=profile.gpus_per_node if profile else None,
+    )
+    return request, merged.secret_values
+
+
+def _say(line: str) -> None:
+    to = sys.stdout if line.startswith("[INFO]") else sys.stderr
+    print(line, file=to, flush=True)
 
 
 def _drivers(args: argparse.Namespace) -> Sequence[drivers_of.DriverWord]:

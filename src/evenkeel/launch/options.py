@@ -86,7 +86,7 @@ def merge(
     flags: Flags,
     environment: Mapping[str, str],
     profile: Profile | None = None,
-    find_sbatch: bool = True,
+    needs_sbatch: bool = True,
 ) -> Merged:
     """The options of a launch; a flag outweighs a variable, and a variable the profile.
 
@@ -94,7 +94,7 @@ def merge(
         flags: of the command line.
         environment: usually ``os.environ``.
         profile: of env.toml.
-        find_sbatch: look for ``sbatch`` to choose the executor where none is named.
+        needs_sbatch: jobs will be submitted, so Slurm without an ``sbatch`` is an error.
 
     Raises:
         InputError: a value that does not parse; an argument that holds a secret.
@@ -118,12 +118,17 @@ def merge(
         *flags.script_args,
     )
     refuse_leaks("script argument", script_args, secrets)
+    # a snapshot is shared and read-only: no run shall write compiled files beside the code
+    public.setdefault("PYTHONDONTWRITEBYTECODE", "1")
     is_release = flags.release or _flag(environment, "IS_RELEASE")
     if is_release:
         public["IS_RELEASE"] = "1"
     options = LaunchOptions(
         executor=_executor(
-            choose(flags.executor, "EVENKEEL_EXECUTOR", "executor"), account, partition, find_sbatch
+            choose(flags.executor, "EVENKEEL_EXECUTOR", "executor"),
+            account,
+            partition,
+            needs_sbatch,
         ),
         account=account,
         partition=partition,
@@ -262,25 +267,26 @@ def _truth(variable: str, text: str, valid: str) -> bool:
 
 
 def _executor(
-    named: str | None, account: str | None, partition: str | None, find_sbatch: bool
+    named: str | None, account: str | None, partition: str | None, needs_sbatch: bool
 ) -> ExecutorKind:
     kinds = {kind.value: kind for kind in ExecutorKind}
-    if named is not None:
-        if named not in kinds:
-            raise InputError(
-                f"unknown executor {named!r}{did_you_mean(named, kinds)}",
-                fix=f"one of: {', '.join(kinds)}",
-            )
-        return kinds[named]
-    if not find_sbatch:
-        return ExecutorKind.SLURM
+    if named is not None and named not in kinds:
+        raise InputError(
+            f"unknown executor {named!r}{did_you_mean(named, kinds)}",
+            fix=f"one of: {', '.join(kinds)}",
+        )
+    if named == ExecutorKind.LOCAL.value:
+        return ExecutorKind.LOCAL
     import shutil  # here: it loads three compression libraries, which an estimate does without
 
     if shutil.which("sbatch"):
         return ExecutorKind.SLURM
-    if account or partition:
+    if named is None and not account and not partition:
+        return ExecutorKind.LOCAL
+    if needs_sbatch:
+        wanted = "the executor is slurm" if named else "an account or a partition is named"
         raise MachineError(
-            "an account or a partition is named, but there is no sbatch on the PATH",
+            f"{wanted}, but there is no sbatch on the PATH",
             fix="launch from a login node of the cluster, or run here with --executor local",
         )
-    return ExecutorKind.LOCAL
+    return ExecutorKind.SLURM

@@ -100,6 +100,8 @@ class LaunchRequest:
         resume: pick up an interrupted launch of the same drivers instead of starting one.
         fresh: start a new launch although one of the same suite was interrupted.
         include_dirty: the snapshot holds uncommitted changes too, and records them.
+        max_nodes: the most nodes of one job, where a profile says so.
+        max_gpus_per_node: GPUs that a node has, where a profile says so.
     """
 
     root: Path
@@ -112,6 +114,8 @@ class LaunchRequest:
     resume: bool = False
     fresh: bool = False
     include_dirty: bool = False
+    max_nodes: int | None = None
+    max_gpus_per_node: int | None = None
 
 
 @dataclass(frozen=True)
