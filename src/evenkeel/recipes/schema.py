@@ -178,6 +178,16 @@ class SequencePacking:
 
 
 @dataclass(kw_only=True)
+class DynamicBatching:
+    """Micro-batches of like-long rows, as many as fit, instead of a fixed number of rows."""
+
+    enabled: bool = layout_only(False)
+    """``train_micro_batch_size`` then does not count."""
+    train_micro_batch_tokens: int = layout_only(8192, AT_LEAST_1)
+    """Positions of one forward pass on one rank, padding included; a longer row goes alone."""
+
+
+@dataclass(kw_only=True)
 class Lora:
     """Low-rank updates are trained, the weights stay (Hu et al. 2021, arXiv:2106.09685)."""
 
@@ -300,6 +310,7 @@ class Policy:
     activation_checkpointing: bool = layout_only(False)
     """Recompute each layer's activations in the backward pass."""
     sequence_packing: SequencePacking = layout_only(SequencePacking)
+    dynamic_batching: DynamicBatching = layout_only(DynamicBatching)
     optimizer: Optimizer = shapes_curve(Optimizer)
     scheduler: Scheduler = shapes_curve(Scheduler)
     lora: Lora | None = shapes_curve(None)

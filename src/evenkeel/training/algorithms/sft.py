@@ -61,12 +61,14 @@ class Sft:
             max_length=policy.max_total_sequence_length,
             pad_id=pad_id,
         )
+        dynamic = policy.dynamic_batching
         self._train = source(
             train,
             global_batch_size=policy.train_global_batch_size,
             micro_batch_size=policy.train_micro_batch_size,
             shuffle=recipe.data.shuffle,
             pack=policy.sequence_packing.enabled,
+            max_micro_batch_tokens=dynamic.train_micro_batch_tokens if dynamic.enabled else None,
         )
         # one sample a row, so that a row is right or wrong as one answer
         self._val: BatchSource | None = None
