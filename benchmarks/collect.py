@@ -1,6 +1,6 @@
 """``evenkeel collect`` against TensorBoard's EventAccumulator, on one log directory.
 
-    uv run python benchmarks/collect.py [--tags 100] [--steps 2000] [--rounds 5]
+    uv run python benchmarks/collect.py [--tags 100] [--steps 2000] [--per-step] [--rounds 5]
 
 Both are whole commands, the start of Python included: ``evenkeel collect``, and a script that reads
 the scalars through EventAccumulator and dumps the same JSON. They run in turn, so that a busy
@@ -46,15 +46,18 @@ class Cost:
     processor_s: float
 
 
-def write_events(log_dir: Path, num_tags: int, num_steps: int) -> Path:
-    """One event per scalar, as trainers log them."""
+def write_events(log_dir: Path, num_tags: int, num_steps: int, per_step: bool) -> Path:
+    """One event per scalar, as SummaryWriter logs them, or one per step, as evenkeel's trainer."""
     rng = random.Random(0)
     writer = EventFileWriter(str(log_dir), max_queue_size=1000)
     for step in range(1, num_steps + 1):
-        for tag in range(num_tags):
-            value = Summary.Value(tag=f"group{tag % 7}/metric_{tag}", simple_value=rng.gauss(2, 1))
+        values = [
+            Summary.Value(tag=f"group{tag % 7}/metric_{tag}", simple_value=rng.gauss(2, 1))
+            for tag in range(num_tags)
+        ]
+        for together in [values] if per_step else [[value] for value in values]:
             writer.add_event(
-                Event(wall_time=1.7e9 + step, step=step, summary=Summary(value=[value]))
+                Event(wall_time=1.7e9 + step, step=step, summary=Summary(value=together))
             )
     writer.close()
     (path,) = log_dir.iterdir()
@@ -79,13 +82,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tags", type=int, default=100)
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument(
+        "--per-step", action="store_true", help="one event per step, not per scalar"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--at-least", type=float, default=6.0)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "logs").mkdir()
-        size = write_events(root / "logs", args.tags, args.steps).stat().st_size
+        size = write_events(root / "logs", args.tags, args.steps, args.per_step).stat().st_size
         script = root / "accumulator.py"
         script.write_text(ACCUMULATOR_SCRIPT)
         ours, theirs = root / "ours.json", root / "theirs.json"

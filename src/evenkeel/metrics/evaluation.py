@@ -8,7 +8,6 @@ empty range, or a NaN or infinity decides the outcome wherever in the check it s
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -233,11 +232,23 @@ def _aggregate(node: Aggregate, values: list[float]) -> float:
     return _SUMMARIES[node.function](values)
 
 
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _median(values: list[float]) -> float:
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    if len(ordered) % 2:
+        return ordered[middle]
+    return (ordered[middle - 1] + ordered[middle]) / 2
+
+
 _SUMMARIES: dict[Function, Callable[[list[float]], float]] = {
-    Function.MEAN: statistics.fmean,
+    Function.MEAN: _mean,
     Function.MAX: max,
     Function.MIN: min,
-    Function.MEDIAN: statistics.median,
+    Function.MEDIAN: _median,
 }
 
 

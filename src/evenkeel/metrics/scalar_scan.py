@@ -4,7 +4,8 @@ A trainer writes one event per scalar, and the events of one tag differ in four 
 wall time, step, value and checksums. What lies between step and value, the *shape*, names the tag
 and every length; so once a shape has been seen to be exactly how a summary of one simple value is
 encoded, an event with the same shape can be read without parsing it again. Checksums are compared
-for all events of a tag at once. Whatever is not of this kind is handed back for the parser.
+for all events of a tag at once. Events of several plain scalars are read by ``summary_template``;
+whatever else there is goes back to the caller, for the parser.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from google_crc32c import value as crc32c
 
 from evenkeel.metrics.record_file import FOOTER_SIZE, HEADER_SIZE, MASK_DELTA, masked_crc
+from evenkeel.metrics.summary_template import SummaryTemplates
 
 # proto tags (field number << 3 | wire type) of what an event starts with
 _WALL_TIME = 0x09
@@ -40,9 +42,14 @@ class Scan:
 
 
 def scan(buffer: bytes) -> Scan | None:
-    """The records of ``buffer`` up to the first that is not whole; None if a checksum is wrong."""
+    """The records of ``buffer`` up to the first that is not whole.
+
+    None where it takes a record by record reading: a checksum is wrong, or a
+    step of a tag stands in events of two kinds.
+    """
     columns: dict[bytes, tuple[list[int], list[int], list[bytes]]] = {}
     others: list[tuple[int, bytes]] = []
+    templates = SummaryTemplates()
     lengths: dict[bytes, int] = {}
     position = num_records = 0
     size = len(buffer)
@@ -76,6 +83,10 @@ def scan(buffer: bytes) -> Scan | None:
                 elif data[12] < 128:
                     step = step & 127 | (data[11] & 127) << 7 | data[12] << 14
                     shape = data[13:-4]
+                elif data[13] < 128:  # trainers that count samples or tokens come this far
+                    low = step & 127 | (data[11] & 127) << 7 | (data[12] & 127) << 14
+                    step = low | data[13] << 21
+                    shape = data[14:-4]
             elif data[9] == _SUMMARY:
                 step = 0  # is not written
                 shape = data[9:-4]
@@ -88,16 +99,21 @@ def scan(buffer: bytes) -> Scan | None:
             column[2].append(buffer[end - 4 : end + 4])
         elif struct.pack("<I", masked_crc(data)) != buffer[end : end + 4]:
             return None
-        elif not _is_opening(data):
+        elif not (templates.take(data) or _is_opening(data)):
             others.append((position, data))
         num_records += 1
         position = end + FOOTER_SIZE
-    read = {}
+    read: dict[str, tuple[list[int], tuple[float, ...]]] = {}
     for shape, (steps, crcs, tails) in columns.items():
         values = _checked(crcs, tails)
         if values is None:
             return None
         read[_tag(shape) or ""] = (steps, values)
+    for tag, more, values in templates.columns():
+        steps, earlier = read.get(tag, ([], ()))
+        if not set(steps).isdisjoint(more):
+            return None  # which of the two was written last is not known here
+        read[tag] = (steps + more, earlier + values)
     return Scan(read, others, num_records, position)
 
 

@@ -44,7 +44,7 @@ def read_thoroughly(path: Path) -> Metrics:
 
 def test_a_file_of_tensorboards_own_writer(tmp_path: Path) -> None:
     writer = EventFileWriter(str(tmp_path))
-    for step in (0, 1, 127, 128, 16383, 16384, 2097151, 2097152, 2**40):
+    for step in (0, 1, 127, 128, 16383, 16384, 2097151, 2097152, 2**28 - 1, 2**28, 2**40):
         for tag, value in {"train/loss": 1.0 / (step + 1), "lr": 3e-4}.items():
             summary = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
             writer.add_event(Event(wall_time=1.5, step=step, summary=summary))
@@ -52,9 +52,9 @@ def test_a_file_of_tensorboards_own_writer(tmp_path: Path) -> None:
     (path,) = tmp_path.iterdir()
     found = event_file.read(path)
     assert found.metrics["lr"][2**40] == float32(3e-4)
-    assert len(found.metrics["train/loss"]) == 9
+    assert len(found.metrics["train/loss"]) == 11
     assert found.metrics == read_thoroughly(path)
-    assert (found.num_values, found.warnings, found.end) == (18, [], path.stat().st_size)
+    assert (found.num_values, found.warnings, found.end) == (22, [], path.stat().st_size)
 
 
 @given(
@@ -84,6 +84,48 @@ def test_the_quick_way_reads_what_the_parser_reads(
     quick = scan(content)
     assert quick is not None
     assert (quick.num_records, quick.end) == (len(logged) + 1, len(content))
+
+
+def summary_event(step: int, values: dict[str, float]) -> bytes:
+    entries = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+    return bytes(
+        Event(wall_time=9.0, step=step, summary=Summary(value=entries)).SerializeToString()
+    )
+
+
+LAYOUTS = st.lists(st.text(max_size=150), unique=True, max_size=4)
+
+
+@given(st.lists(LAYOUTS, min_size=1, max_size=3), st.data())
+@settings(max_examples=40)
+def test_events_of_several_scalars(
+    tmp_path_factory: pytest.TempPathFactory, layouts: list[list[str]], draw: st.DataObject
+) -> None:
+    steps = draw.draw(st.lists(st.integers(-1, 2**40), max_size=12))
+    events = [opening()]
+    for step in steps:
+        tags = draw.draw(st.sampled_from(layouts))
+        events.append(summary_event(step, {tag: draw.draw(st.floats(width=32)) for tag in tags}))
+    path = tmp_path_factory.mktemp("run") / "events.out.tfevents.1.h"
+    write(path, events)
+    assert as_text(event_file.read(path).metrics) == as_text(read_thoroughly(path))
+
+
+def as_text(metrics: Metrics) -> str:
+    return repr(sorted((name, sorted(series.items())) for name, series in metrics.items()))
+
+
+@pytest.mark.parametrize("num_values", [1, 3])
+def test_a_strange_encoding_is_never_misread(tmp_path: Path, num_values: int) -> None:
+    values = {f"tag{number}": number + 0.5 for number in range(num_values)}
+    usual = [summary_event(step, values) for step in (300, 301)]
+    path = tmp_path / "events.out.tfevents.1.h"
+    for place in range(len(usual[0])):
+        for bit in range(8):
+            changed = bytearray(summary_event(302, values))
+            changed[place] ^= 1 << bit
+            write(path, [*usual, bytes(changed)])
+            assert as_text(event_file.read(path).metrics) == as_text(read_thoroughly(path))
 
 
 def test_plain_files_are_read_without_loading_protobuf(tmp_path: Path) -> None:
