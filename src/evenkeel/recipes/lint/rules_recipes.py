@@ -227,11 +227,10 @@ def _model(setup: Setup, layout: Layout) -> Iterator[Finding]:
     if known is None:
         return
     shape, source = known
-    uneven = layout.backend != "megatron" or any(
-        keys.UNEVEN_STAGES.search(key) for key in _keys_of(setup.recipe.merged)
+    # of another team's torch backends it is not known how they cut the stack
+    uneven = any(keys.UNEVEN_STAGES.search(key) for key in _keys_of(setup.recipe.merged)) or (
+        layout.backend != "megatron" and not setup.is_ours
     )
-    if setup.is_ours:
-        uneven = False
     tensor = layout.size("tp") or 1
     cases: list[tuple[str, int | None, str]] = [
         ("tp", shape.heads, "attention heads"),
