@@ -17,6 +17,7 @@ from evenkeel.recipes.located_yaml import Node, Origin, Tree, kind_of, read_tree
 REPLACES = "_override_"
 _SELF = "_self_"
 _CACHED_FILES = 1024
+_MAX_CHAIN = 100
 
 Signature = tuple[tuple[str, int, int], ...]
 
@@ -133,6 +134,13 @@ def _parent(parent: str, origin: Origin, chain: tuple[str, ...]) -> _Merged:
             line=origin.line,
             column=origin.column,
             fix="let one of these files inherit from none of the others",
+        )
+    if len(chain) > _MAX_CHAIN:
+        raise InputError(
+            f"defaults: a chain of more than {_MAX_CHAIN} files",
+            path=origin.path,
+            line=origin.line,
+            column=origin.column,
         )
     if not os.path.isfile(parent):  # noqa: PTH113
         folder = Path(parent).parent

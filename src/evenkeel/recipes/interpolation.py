@@ -24,6 +24,7 @@ _CALL = re.compile(r"\s*([A-Za-z_][\w.\-]*)\s*:(.*)", re.DOTALL)
 _STEP = re.compile(r"[^.\[\]]+")
 _MAX_LENGTH = 100_000
 _MAX_COPIED = 100_000
+_MAX_CHAIN = 50
 _EXPLODES = "its interpolations multiply beyond any sensible size"
 
 Report = Callable[[str, str], None]
@@ -79,6 +80,8 @@ class Interpolator:
         if dotted in self.underway:
             cycle = [*self.underway[self.underway.index(dotted) :], dotted]
             raise _UnresolvableError(f"interpolation cycle: {' → '.join(cycle)}")
+        if len(self.underway) >= _MAX_CHAIN:
+            raise _UnresolvableError(f"a chain of more than {_MAX_CHAIN} interpolations")
         self.underway.append(dotted)
         try:
             value = self._expand(dotted, raw)
@@ -98,7 +101,7 @@ class Interpolator:
             if len(text) > _MAX_LENGTH:
                 raise _UnresolvableError(_EXPLODES)
         if re.search(r"(?<!\\)\$\{", text):
-            raise _UnresolvableError(f"unclosed or nameless interpolation in {text!r}")
+            raise _UnresolvableError(f"unclosed or nameless interpolation in {_shortened(text)}")
         return text.replace("\\${", "${")
 
     def _evaluate(self, dotted: str, inner: str) -> Any:
@@ -159,6 +162,10 @@ def _call(name: str, written: str) -> Any:
         return RESOLVERS[name](*arguments)
     except (TypeError, ValueError, ArithmeticError) as error:
         raise _UnresolvableError(f"{name}:{written} has no value: {error}") from error
+
+
+def _shortened(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:79]}…")
 
 
 @lru_cache(maxsize=4096)

@@ -21,6 +21,8 @@ DEFAULT = "default"
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MAX_NODES = 100_000  # aliases can make a small file explode
+_MAX_DEPTH = 100  # the C parser's composer recurses, and would take the process down with it
+_OPENERS = "[{-?"
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -111,6 +113,7 @@ def parse(text: str, shown: str, override: str | None = None) -> Node | None:
         InputError: with the line and column of what is wrong.
     """
     try:
+        _check_depth(text, shown)
         root = yaml.compose(text, Loader=_LocatedLoader)
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(error, text, shown) from error
@@ -138,6 +141,27 @@ def kind_of(value: Any) -> str:
     return names.get(type(value), type(value).__name__)
 
 
+def _check_depth(text: str, shown: str) -> None:
+    # each level of nesting costs one of these characters or a column of indentation
+    most = sum(map(text.count, _OPENERS))
+    if most <= _MAX_DEPTH and " " * _MAX_DEPTH not in text:
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=_LocatedLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _MAX_DEPTH:
+            mark: Any = event.start_mark
+            raise InputError(
+                f"nested more than {_MAX_DEPTH} levels deep",
+                path=shown,
+                line=mark.line + 1,
+                column=mark.column + 1,
+            )
+
+
 class _Builder:
     """Turns PyYAML's nodes, which carry marks, into ours."""
 
@@ -158,6 +182,8 @@ class _Builder:
         self.num_nodes += 1
         if id(node) in self.open or self.num_nodes > _MAX_NODES:
             raise self.error("an alias that contains itself, or far too many aliases", node)
+        if len(self.open) >= _MAX_DEPTH:
+            raise self.error(f"nested more than {_MAX_DEPTH} levels deep", node)
         self.open.add(id(node))
         value: Any
         if isinstance(node, yaml.MappingNode):

@@ -59,6 +59,15 @@ def test_a_missing_base_is_named_where_it_is_asked_for(tmp_path: Path) -> None:
     assert (caught.value.path, caught.value.line) == (str(path), 2)
 
 
+def test_a_chain_has_an_end(tmp_path: Path) -> None:
+    for index in range(300):
+        write(tmp_path, f"f{index}.yaml", f"defaults: f{index + 1}.yaml\n")
+    write(tmp_path, "f300.yaml", "x: 1\n")
+    with pytest.raises(InputError, match="a chain of more than 100 files"):
+        load_untyped(tmp_path / "f0.yaml")
+    assert load_untyped(tmp_path / "f250.yaml").values == {"x": 1}
+
+
 @pytest.mark.parametrize("text", ["defaults: {a: b}\n", "defaults: [1]\n", "defaults: ''\n"])
 def test_defaults_of_another_shape(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError, match="wants a file or a list of files"):

@@ -85,6 +85,12 @@ def test_what_has_no_value_stays_text(
     assert len(problems) == 1 and words in problems[0]
 
 
+def test_a_chain_has_an_end() -> None:
+    tree: dict[str, Any] = {f"v{n}": f"${{v{n + 1}}}" for n in range(1000)} | {"v1000": 1}
+    assert resolve("${v990}", tree) == (1, [])
+    assert resolve("${v0}", tree) == ("${v0}", ["a chain of more than 50 interpolations"])
+
+
 def test_interpolations_do_not_explode() -> None:
     tree: dict[str, Any] = {"v0": "x" * 10}
     tree |= {f"v{n}": f"${{v{n - 1}}}" * 10 for n in range(1, 12)}

@@ -114,3 +114,20 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_bytes(b"\xef\xbb\xbfa: 1\r\nb: 2\r\n")
     assert list(read_tree(path, "x.yaml")) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " + "[" * 100_000,
+        "a: " + "[" * 500 + "]" * 500,
+        "- " * 500 + "x",
+        "? " * 500 + "x",
+        "\n".join(" " * depth + "a:" for depth in range(500)),
+        "\n".join(["a0: &a0 []", *(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1, 500))]),
+    ],
+    ids=["open", "flow", "lists", "keys", "indented", "aliases"],
+)
+def test_nesting_has_an_end(text: str) -> None:
+    with pytest.raises(InputError, match="nested more than 100 levels deep"):
+        parse(text, "x.yaml")
