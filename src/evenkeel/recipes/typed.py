@@ -27,11 +27,7 @@ class FieldType(NamedTuple):
     is_list: bool
     shapes_curve: bool
     bounds: Bounds | None
-
-    @property
-    def is_section(self) -> bool:
-        """Whether the field has fields of its own."""
-        return dataclasses.is_dataclass(self.kind)
+    is_section: bool  # has fields of its own
 
     @property
     def wanted(self) -> str:
@@ -72,6 +68,7 @@ def _field_type(hint: Any, metadata: Mapping[str, Any]) -> FieldType:
         is_list,
         metadata[SHAPES_CURVE],
         metadata.get(BOUNDS),
+        dataclasses.is_dataclass(kind),
     )
 
 
