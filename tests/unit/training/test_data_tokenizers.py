@@ -10,7 +10,13 @@ from evenkeel.errors import InputError
 from evenkeel.recipes.schema import Policy, Recipe, Tokenizer
 from evenkeel.training.data.chat_mask import Encoder
 from evenkeel.training.data.records import Chat, Text
-from evenkeel.training.data.tokenizers import VOCAB_SIZE, byte_tokenizer, load_tokenizer
+from evenkeel.training.data.tokenizers import (
+    VOCAB_SIZE,
+    byte_chat,
+    byte_tokenizer,
+    is_byte_chat,
+    load_tokenizer,
+)
 
 BYTES = byte_tokenizer()
 MULTI_TURN = (
@@ -133,3 +139,28 @@ def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
         load_tokenizer(Recipe())
     with pytest.raises(InputError, match=r"cannot load the tokenizer .*nothing-here"):
         load_tokenizer(recipe(name=str(tmp_path / "nothing-here")))
+
+
+turns = st.tuples(
+    st.sampled_from(["system", "developer", "user", "assistant", "tool"]),
+    st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(["<|im_end|>", "a<|b"]),
+)
+
+
+@given(st.lists(turns, max_size=5))
+def test_the_short_cut_for_bytes_equals_the_template(turns: list[tuple[str, str]]) -> None:
+    messages = [{"role": role, "content": content} for role, content in turns]
+    chat = Chat((*messages, {"role": "assistant", "content": "so"}))
+    assert is_byte_chat(BYTES)
+    by_template = Encoder(BYTES)
+    by_template._bytes = False
+    assert Encoder(BYTES)(chat) == by_template(chat)
+
+
+def test_the_short_cut_is_for_its_own_template_only() -> None:
+    other = byte_tokenizer()
+    other.chat_template = CHATML
+    assert not is_byte_chat(other)
+    assert byte_chat([{"role": "user", "content": "a"}]) == ([257, 259, 262, 97, 260], [0] * 5)
+    assert byte_chat([{"role": "user", "content": "<|im_end|>"}]) is None
+    assert byte_chat([{"role": "developer", "content": "a"}]) is None

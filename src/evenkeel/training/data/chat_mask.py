@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from evenkeel.errors import InputError
 from evenkeel.training.data.records import Chat, Record, Text
+from evenkeel.training.data.tokenizers import byte_chat, is_byte_chat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,6 +43,7 @@ class Encoder:
         self._tokenizer = tokenizer
         self._marked = "{% generation" in str(tokenizer.chat_template or "")
         self._specials = tuple(map(str, tokenizer.all_special_tokens))
+        self._bytes = is_byte_chat(tokenizer)
         self._render: Callable[..., str] | None = None
 
     def __call__(self, record: Record) -> Sample:
@@ -60,6 +62,8 @@ class Encoder:
             )
         if self._marked:
             return self._marked_chat(record)
+        if self._bytes and (encoded := byte_chat(record.messages)):
+            return Sample(*encoded)
         return self._chat(record)
 
     def prompt_ids(self, record: Chat) -> list[int]:

@@ -6,6 +6,7 @@ so every text of UTF-8 survives encoding and decoding, and no vocabulary has to 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from evenkeel.errors import InputError
@@ -20,6 +21,8 @@ NUM_BYTES = 256
 PAD, BOS, EOS, IM_START, IM_END = "<|pad|>", "<|bos|>", "<|eos|>", "<|im_start|>", "<|im_end|>"
 ROLES = ("system", "user", "assistant", "tool")
 IMAGE = "<|image|>"
+_SPECIALS = (PAD, BOS, EOS, IM_START, IM_END, *(f"<|{role}|>" for role in ROLES), IMAGE)
+_ID = {token: NUM_BYTES + place for place, token in enumerate(_SPECIALS)}
 VOCAB_SIZE = 272
 """Of ``bytes``: 256 bytes, the special tokens, and reserved ids up to a multiple of 16, so that
 embedding and output matrix split evenly over up to 16 tensor-parallel ranks."""
@@ -70,9 +73,8 @@ def byte_tokenizer() -> PreTrainedTokenizerBase:
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
-    specials = [PAD, BOS, EOS, IM_START, IM_END, *(f"<|{role}|>" for role in ROLES), IMAGE]
-    num_reserved = VOCAB_SIZE - NUM_BYTES - len(specials)
-    specials += [f"<|reserved_{index}|>" for index in range(num_reserved)]
+    num_reserved = VOCAB_SIZE - NUM_BYTES - len(_SPECIALS)
+    specials = [*_SPECIALS, *(f"<|reserved_{index}|>" for index in range(num_reserved))]
     backend.add_special_tokens(
         [AddedToken(token, normalized=False, special=True) for token in specials]
     )
@@ -87,6 +89,38 @@ def byte_tokenizer() -> PreTrainedTokenizerBase:
         chat_template=CHAT_TEMPLATE,
     )
     return cast("PreTrainedTokenizerBase", tokenizer)
+
+
+def is_byte_chat(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether it is ``byte_tokenizer`` with its own chat template."""
+    probe = f"{IM_START}a\xff{IM_END}"
+    return (
+        tokenizer.chat_template == CHAT_TEMPLATE
+        and len(tokenizer) == VOCAB_SIZE
+        and cast(Any, tokenizer).encode(probe, add_special_tokens=False)
+        == [_ID[IM_START], ord("a"), *"\xff".encode(), _ID[IM_END]]
+    )
+
+
+def byte_chat(messages: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]] | None:
+    """What ``byte_tokenizer`` and its template make of a chat, without either.
+
+    Rendering and encoding take as long as a tenth of a training step of the models that are
+    trained on bytes; this takes a tenth of that.
+
+    Returns:
+        ids, and 1 on those of the assistant's turns; None where only the template knows: other
+        roles, other content than text, special tokens spelled out in it.
+    """
+    ids, mask = [_ID[BOS]], [0]
+    for message in messages:
+        role, content = message["role"], message.get("content")
+        if role not in ROLES or not isinstance(content, str) or "<|" in content:
+            return None
+        turn = content.encode()
+        ids += (_ID[IM_START], _ID[f"<|{role}|>"], *turn, _ID[IM_END])
+        mask += (0, 0, *[int(role == "assistant")] * (len(turn) + 1))
+    return ids, mask
 
 
 def _printable_bytes() -> list[str]:
