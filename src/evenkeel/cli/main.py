@@ -20,6 +20,8 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "lint": ("lint", "hold names, drivers, recipes, listings and checks against each other"),
     "plan": ("plan", "what drivers cost in GPU-hours, and what fits a budget"),
     "launch": ("launch", "snapshot the code and run drivers, on Slurm or here"),
+    "continue": ("continuation", "run a launched recipe once more; what continue.sh calls"),
+    "snapshot": ("snapshot", "verify, list and prune the snapshots of launches"),
     "driver": ("driver", "what driver scripts ask: train, judge, is there anything left to do"),
     "collect": ("collect", "turn the event files of a run into its metrics.json"),
     "check": ("check", "judge a metrics.json by checks"),

@@ -189,6 +189,20 @@ def write_files(code: Code, paths: Iterable[str], folder: Path) -> None:
             )
 
 
+def blobs_of(repository: Path, commit: str) -> dict[str, str] | None:
+    """Path → content id of every file of a commit; None where the repository has it not."""
+    done = _run(repository, ("ls-tree", "-r", "-z", commit), _clean_environment())
+    if done.returncode:
+        return None
+    found = {}
+    for entry in done.stdout.decode(errors="surrogateescape").split("\0")[:-1]:
+        about, _, path = entry.partition("\t")
+        mode, _kind, blob = about.split(" ")
+        if mode != GITLINK:
+            found[path] = blob
+    return found
+
+
 def _read_source(
     folder: Path,
     prefix: str,

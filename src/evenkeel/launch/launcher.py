@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -126,8 +126,7 @@ def submit(record: LaunchRecord, secrets: Mapping[str, str], say: Say) -> int:
     """
     with only_launcher(record.folder):
         write_state(record.folder, LaunchState.SUBMITTING)
-        run = _run_here if record.options.executor is ExecutorKind.LOCAL else _submit_all
-        status = run(record, secrets, say)
+        status = submit_chains(record.submissions(), secrets, say)
         write_state(record.folder, LaunchState.SUBMITTED)
     return status
 
@@ -185,16 +184,23 @@ def job_environment(secrets: Mapping[str, str]) -> dict[str, str]:
     return {**kept, **secrets}
 
 
-def _submit_all(record: LaunchRecord, secrets: Mapping[str, str], say: Say) -> int:
+def submit_chains(submissions: Sequence[Submission], secrets: Mapping[str, str], say: Say) -> int:
+    """Submit, or run here, the chains of one launch; the exit status.
+
+    Raises:
+        MachineError: the cluster gave no answer; what was submitted is recorded.
+    """
+    if any(submission.options.executor is ExecutorKind.LOCAL for submission in submissions):
+        return _run_here(submissions, secrets, say)
     submitter, cluster = SlurmSubmitter(job_environment(secrets)), Cluster()
     status = EXIT_OK
-    for submission in record.submissions():
+    for submission in submissions:
         try:
             jobs = submit_chain(submission, submitter, cluster)
         except ClusterUnreachableError as error:
             raise MachineError(
-                f"launch {record.launch_id} stopped at {submission.name}: {error.message}",
-                fix="call it again with --resume; nothing is submitted twice",
+                f"launch {submission.launch_id} stopped at {submission.name}: {error.message}",
+                fix="call it again (a launch with --resume); nothing is submitted twice",
             ) from error
         ids = [str(job.job_id) for job in jobs if job.state is SubmitState.SUBMITTED]
         if ids:
@@ -206,12 +212,12 @@ def _submit_all(record: LaunchRecord, secrets: Mapping[str, str], say: Say) -> i
     return status
 
 
-def _run_here(record: LaunchRecord, secrets: Mapping[str, str], say: Say) -> int:
+def _run_here(submissions: Sequence[Submission], secrets: Mapping[str, str], say: Say) -> int:
     os.environ.update(secrets)
     for name in _NOT_FOR_JOBS:
         os.environ.pop(name, None)
     failed = 0
-    for submission in record.submissions():
+    for submission in submissions:
         say(f"[INFO]: {submission.name}: running here; output in {shown_dir(submission)}/run-*.out")
         status = run_chain_locally(submission)
         say(f"[INFO]: {submission.name}: ended with exit status {status}")

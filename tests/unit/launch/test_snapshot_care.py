@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from evenkeel.cli.main import main
+from evenkeel.launch import launch_record
+from evenkeel.launch.cluster import Cluster
+from evenkeel.launch.launch_record import LaunchRecord
+from evenkeel.launch.launcher import only_launcher
+from evenkeel.launch.liveness import Liveness, liveness_of
+from evenkeel.launch.request import ExecutorKind, LaunchOptions
+from evenkeel.launch.snapshot_care import launches, prune
+
+from .conftest import GitTree
+from .test_snapshot import A, B, shown, taken
+
+LOCAL = LaunchOptions(executor=ExecutorKind.LOCAL)
+NO_SLURM = Cluster({"PATH": "/nonexistent"})
+
+
+def dated(record: LaunchRecord, day: int) -> LaunchRecord:
+    """The record as if the launch had been made on that day of January 2026."""
+    path = record.folder / launch_record.RECORD
+    value = json.loads(path.read_text())
+    value["created"] = f"2026-01-{day:02d}T12:00:00+00:00"
+    path.write_text(json.dumps(value))
+    return launch_record.read_record(record.folder)
+
+
+def nights(tree: GitTree, *days: int, options: LaunchOptions = LOCAL) -> list[LaunchRecord]:
+    made = []
+    for day in days:
+        tree.write("src/code.py", f"x = {day}\n")
+        tree.commit()
+        made.append(dated(taken(tree, A, options=options).record, day))
+    return made
+
+
+def test_old_nights_go_with_their_code_and_results(tree: GitTree) -> None:
+    old, new = nights(tree, 1, 2)
+    results = old.submission(A).run_dir
+    results.mkdir()
+    (results / "metrics.json").write_text("{}")
+    store = tree.root / "code_snapshots"
+    done = prune(store, 1, NO_SLURM, dry_run=False)
+    assert [launch.launch_id for launch in done.launches] == [old.launch_id]
+    assert not old.folder.exists()
+    assert not old.submission(A).tree.exists()
+    assert (shown(tree, A) / "src/code.py").read_text() == "x = 2\n"
+    assert launches(store) == ([new], [])
+    assert {path.name for path in (store / ".trees").iterdir()} == {
+        ".lock",
+        new.submission(A).tree.name,
+        f"{new.submission(A).tree.name}.json",
+        f"{new.submission(A).tree.name}.runs",
+    }
+
+
+def test_a_dry_run_removes_nothing(tree: GitTree) -> None:
+    old, _ = nights(tree, 1, 2)
+    before = sorted((tree.root / "code_snapshots").rglob("*"))
+    done = prune(tree.root / "code_snapshots", 1, NO_SLURM, dry_run=True)
+    assert [launch.launch_id for launch in done.launches] == [old.launch_id]
+    assert sorted((tree.root / "code_snapshots").rglob("*")) == before
+
+
+def test_code_that_a_kept_launch_shares_stays(tree: GitTree) -> None:
+    old = dated(taken(tree, A, options=LOCAL).record, 1)
+    new = dated(taken(tree, B, options=LOCAL).record, 2)
+    assert old.submission(A).tree == new.submission(B).tree
+    old.submission(A).run_dir.mkdir()
+    prune(tree.root / "code_snapshots", 1, NO_SLURM, dry_run=False)
+    assert new.submission(B).driver_path.exists()
+    assert not old.submission(A).run_dir.exists()
+    assert not shown(tree, A).is_symlink()
+    # the place of the pruned results is free again
+    assert taken(tree, A).record.submission(A).tree == new.submission(B).tree
+
+
+def submitted(record: LaunchRecord) -> None:
+    folder = record.submission(A).launch_dir
+    value = {
+        "schema_version": 1,
+        "run": 1,
+        "name": "a-job",
+        "state": "submitted",
+        "job_id": 7,
+        "after": None,
+        "time": "",
+        "earlier_ids": [],
+        "error": None,
+    }
+    (folder / "run-1.json").write_text(json.dumps(value))
+
+
+def test_a_launch_of_unknown_state_stays(tree: GitTree) -> None:
+    old, _ = nights(tree, 1, 2, options=LaunchOptions())
+    submitted(old)
+    done = prune(tree.root / "code_snapshots", 0, NO_SLURM, dry_run=False)
+    assert [launch.launch_id for launch, _ in done.kept] == [old.launch_id]
+    assert "unknown" in done.kept[0][1]
+    assert old.submission(A).driver_path.exists()
+    assert shown(tree, A).resolve() == old.submission(A).launch_dir
+
+
+def test_a_launch_that_is_being_submitted_is_live(tree: GitTree) -> None:
+    (record,) = nights(tree, 1)
+    folder = record.submission(A).launch_dir
+    assert liveness_of([record], NO_SLURM) == {folder: Liveness.ENDED}
+    with only_launcher(record.folder):
+        assert liveness_of([record], NO_SLURM) == {folder: Liveness.LIVE}
+    assert liveness_of([record], NO_SLURM) == {folder: Liveness.ENDED}
+
+
+def test_a_launch_that_is_not_understood_stops_the_removal_of_code(tree: GitTree) -> None:
+    old, new = nights(tree, 1, 2)
+    (new.folder / launch_record.RECORD).write_text('{"schema_version": 99}')
+    done = prune(tree.root / "code_snapshots", 0, NO_SLURM, dry_run=False)
+    assert done.unreadable == (new.folder,)
+    assert new.submission(A).tree.exists()
+    assert old.submission(A).tree.exists()
+
+
+def test_the_command_lists_verifies_and_prunes(
+    tree: GitTree, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = nights(tree, 1, 2)
+    root = ["--root", str(tree.root)]
+    assert main(["snapshot", "list", *root, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["launches"]
+    assert [(row["launch"], row["newest"]) for row in rows] == [
+        (new.launch_id, True),
+        (old.launch_id, False),
+    ]
+    assert main(["snapshot", "verify", *root]) == 0
+    assert "intact" in capsys.readouterr().out
+    code = old.submission(A).tree / "src/code.py"
+    code.chmod(0o644)
+    code.write_text("x = 7\n")
+    assert main(["snapshot", "verify", *root, old.launch_id]) == 1
+    assert "  modified: src/code.py" in capsys.readouterr().out
+    assert main(["snapshot", "verify", *root, "nothing"]) == 2
+    assert main(["snapshot", "prune", *root, "--keep-nights", "1"]) == 0
+    assert f"removed launch {old.launch_id}" in capsys.readouterr().out
+
+
+def test_a_manifest_that_was_changed_too_is_found_out_by_git(
+    tree: GitTree, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submission = taken(tree, A).record.submission(A)
+    code = submission.tree / "src/code.py"
+    code.chmod(0o644)
+    code.write_text("x = 7\n")
+    blob = tree.git("hash-object", str(code))
+    path = Path(f"{submission.tree}.json")
+    old = tree.git("rev-parse", "HEAD:src/code.py")
+    path.write_text(path.read_text().replace(old, blob))
+    assert main(["snapshot", "verify", "--root", str(tree.root), A]) == 1
+    assert "not as in commit" in capsys.readouterr().out
+
+
+def test_verify_of_uncommitted_changes_is_intact(tree: GitTree) -> None:
+    tree.write("src/code.py", "x = 2\n")
+    taken(tree, A, include_dirty=True)
+    assert main(["snapshot", "verify", "--root", str(tree.root)]) == 0
+
+
+def test_results_and_caches_are_no_difference(tree: GitTree) -> None:
+    submission = taken(tree, A).record.submission(A)
+    submission.run_dir.mkdir()
+    (submission.run_dir / "run.log").write_text("x")
+    (submission.tree / "src").chmod(0o755)
+    (submission.tree / "src" / "__pycache__").mkdir()
+    (submission.tree / "src" / "__pycache__" / "code.pyc").write_text("")
+    assert main(["snapshot", "verify", "--root", str(tree.root)]) == 0
