@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any
-from xml.sax.saxutils import escape, quoteattr
 
 from evenkeel.recipes.lint.engine import Report
 from evenkeel.recipes.lint.registry import RULES, Finding, Severity
@@ -158,10 +157,9 @@ def _junit_case(path: str, findings: list[Finding]) -> str:
         for finding in findings
     )
     return (
-        f'  <testcase classname="evenkeel.lint" name={quoteattr(_xml(path))} '
-        f'file={quoteattr(_xml(path))} line="{findings[0].line}">\n'
-        f'    <failure type="{kind}" message={quoteattr(_xml(first))}>'
-        f"{escape(_xml(text))}</failure>\n"
+        f'  <testcase classname="evenkeel.lint" name="{_xml(path)}" '
+        f'file="{_xml(path)}" line="{findings[0].line}">\n'
+        f'    <failure type="{kind}" message="{_xml(first)}">{_xml(text)}</failure>\n'
         "  </testcase>\n"
     )
 
@@ -171,8 +169,13 @@ def _is_error(finding: Finding) -> bool:
 
 
 def _xml(text: str) -> str:
-    """Without what XML 1.0 cannot hold."""
-    return "".join(char if char >= " " or char in "\n\t" else "�" for char in text)
+    """Escaped, and without what XML 1.0 cannot hold."""
+    return "".join(
+        _XML.get(char, char if char >= " " or char in "\n\t" else "�") for char in text
+    )
+
+
+_XML = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
 
 
 _FORMATS: Mapping[Format, Callable[[Report], str]] = {
