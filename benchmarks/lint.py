@@ -97,9 +97,7 @@ def generate(root: Path, num_files: int, schema: str) -> list[str]:
             break
         if number * 48 >= num_files:
             continue
-        name = f"sft-llama3.1-8b-1n8g-fsdp2tp{tensor}-temp{number}".replace(
-            "1n8g", f"{nodes}n8g"
-        )
+        name = f"sft-llama3.1-8b-1n8g-fsdp2tp{tensor}-temp{number}".replace("1n8g", f"{nodes}n8g")
         (recipes / f"{name}.yaml").write_text(recipe(ours, nodes, tensor, number), encoding="utf-8")
         driver = suites / f"{name}.sh"
         template = OUR_DRIVER if ours else FOREIGN_DRIVER
@@ -117,7 +115,9 @@ def recipe(ours: bool, nodes: int, tensor: int, number: int) -> str:
     sizes = f"  {section}:\n    tensor_parallel_size: {tensor}\n" if tensor > 1 else ""
     where = "" if nodes == 1 else f"  num_nodes: {nodes}\n"
     gpus = "" if ours else "  gpus_per_node: 8\n"
-    model = "  model_name: meta-llama/Llama-3.1-8B\n  train_global_batch_size: 1024\n" if ours else ""
+    model = (
+        "  model_name: meta-llama/Llama-3.1-8B\n  train_global_batch_size: 1024\n" if ours else ""
+    )
     cluster = f"cluster:\n{gpus}{where}" if gpus or where else ""
     # one key a line, as people write them
     sampling = "".join(f"    key_{index}: {number + index}\n" for index in range(12))

@@ -170,9 +170,7 @@ def _is_error(finding: Finding) -> bool:
 
 def _xml(text: str) -> str:
     """Escaped, and without what XML 1.0 cannot hold."""
-    return "".join(
-        _XML.get(char, char if char >= " " or char in "\n\t" else "�") for char in text
-    )
+    return "".join(_XML.get(char, char if char >= " " or char in "\n\t" else "�") for char in text)
 
 
 _XML = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}

@@ -16,6 +16,7 @@ from evenkeel.recipes.lint import (
     rules_names,
     rules_recipes,
     rules_structure,
+    rules_suites,
     rules_versions,
     rules_words,
     waivers,
@@ -26,6 +27,7 @@ from evenkeel.recipes.lint.waivers import Waiver
 
 FAMILIES = (
     rules_structure,
+    rules_suites,
     rules_words,
     rules_names,
     rules_config,

@@ -1,4 +1,4 @@
-"""A listing: one driver a line, with comments."""
+"""A listing as the linter sees it: each entry with the driver that it names."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from evenkeel.errors import InputError
+from evenkeel.recipes import suite
 
-@dataclass(frozen=True)
-class Entry:
+
+@dataclass(frozen=True, slots=True)
+class ListedDriver:
     """A line that names a driver.
 
     Args:
         line: from 1.
-        text: as written, without comment.
+        text: the path as written.
         driver: the driver's path relative to the root, or None where there is no such file.
-        notes: the comments that belong to it: on its line and in the block of lines above it.
+        notes: the comments that belong to it: on its line and above its block of lines.
     """
 
     line: int
@@ -37,13 +40,32 @@ class ListingFile:
 
     def __init__(self, root: Path, path: str, suites: str, drivers: Collection[str]) -> None:
         self.path = path
-        self.problem: str | None = None
         self.text = ""
+        self.unreadable: str | None = None
+        self.bad_declaration: InputError | None = None
         try:
             self.text = (root / path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            self.problem = f"cannot read it: {error}"
-        self.entries = tuple(_entries(self.text, suites, drivers, root))
+            self.unreadable = f"cannot read it: {error}"
+        listing = self._parse()
+        self.declared = listing.declared
+        self.entries = tuple(
+            ListedDriver(
+                entry.line,
+                entry.text,
+                _resolve(entry.text, suites, drivers, root),
+                f"{entry.heading} {entry.note}".strip(),
+            )
+            for entry in listing.entries
+        )
+
+    def _parse(self) -> suite.Listing:
+        try:
+            return suite.parse(self.text, Path(self.path))
+        except InputError as error:
+            self.bad_declaration = error
+        rows = ("" if row.strip().startswith("#:") else row for row in self.text.split("\n"))
+        return suite.parse("\n".join(rows), Path(self.path))
 
     @property
     def suite(self) -> str:
@@ -51,36 +73,11 @@ class ListingFile:
         return Path(self.path).stem
 
 
-def _entries(text: str, suites: str, drivers: Collection[str], root: Path) -> list[Entry]:
-    entries: list[Entry] = []
-    notes: list[str] = []
-    after_entry = False
-    for number, row in enumerate(text.split("\n"), 1):
-        stripped = row.strip()
-        if not stripped:
-            notes, after_entry = [], False
-        elif stripped.startswith("#"):
-            if after_entry:
-                notes, after_entry = [], False
-            notes.append(stripped.lstrip("#").strip())
-        else:
-            named, _, comment = stripped.partition("#")
-            named = named.strip()
-            entries.append(
-                Entry(
-                    number,
-                    named,
-                    resolve(named, suites, drivers, root),
-                    " ".join([*notes, comment.strip()]).strip(),
-                )
-            )
-            after_entry = True
-    return entries
-
-
-def resolve(text: str, suites: str, drivers: Collection[str], root: Path) -> str | None:
+def _resolve(text: str, suites: str, drivers: Collection[str], root: Path) -> str | None:
     """The driver that an entry names: relative to the root or to the suites folder."""
-    for candidate in (text, f"{suites}/{text}"):
+    for candidate in (f"{suites}/{text}", text):
+        if candidate in drivers:
+            return candidate
         path = posixpath.normpath(candidate)
         if path in drivers:
             return path

@@ -38,12 +38,6 @@ WRONG_RUNS = declare(
     fix="NUM_RUNS=$(( (MAX_STEPS + STEPS_PER_RUN - 1) / STEPS_PER_RUN ))",
     fixable=True,
 )
-TOO_LONG = declare(
-    "EK305",
-    "NUM_MINUTES above the suite's limit",
-    reason="The partition refuses the job, or kills it at its own limit.",
-    fix="Lower NUM_MINUTES and STEPS_PER_RUN, or list the driver in another suite.",
-)
 ROUNDED_UP = "$(( (MAX_STEPS + STEPS_PER_RUN - 1) / STEPS_PER_RUN ))"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from evenkeel.errors import did_you_mean
 from evenkeel.recipes.lint.claims import read_claims
-from evenkeel.recipes.lint.listing_file import Entry
+from evenkeel.recipes.lint.listing_file import ListedDriver
 from evenkeel.recipes.lint.registry import (
     Edit,
     EditKind,
@@ -173,8 +173,8 @@ def recipe_has_a_driver(tree: Tree, path: str) -> Iterator[Finding]:
 def listing_names_drivers(tree: Tree, path: str) -> Iterator[Finding]:
     """Every entry names a driver, and none twice."""
     listing = tree.listing(path)
-    if listing.problem is not None:
-        yield Finding(UNREADABLE.code, path, 1, listing.problem, UNREADABLE.fix)
+    if listing.unreadable is not None:
+        yield Finding(UNREADABLE.code, path, 1, listing.unreadable, UNREADABLE.fix)
         return
     rows = listing.text.split("\n")
     seen: dict[str, int] = {}
@@ -194,7 +194,7 @@ def listing_names_drivers(tree: Tree, path: str) -> Iterator[Finding]:
             seen[entry.driver] = entry.line
 
 
-def _missing(tree: Tree, path: str, entry: Entry, row: str) -> Finding:
+def _missing(tree: Tree, path: str, entry: ListedDriver, row: str) -> Finding:
     """An entry without file; corrected where one unlisted driver alone can be meant."""
     name = Path(entry.text).name.removesuffix(".sh").removesuffix(".yaml")
     meant = [driver for driver in tree.names.get(name, []) if driver not in tree.listed]

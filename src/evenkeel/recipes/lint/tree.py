@@ -175,10 +175,11 @@ class Tree:
         return False
 
     def _is_driver(self, path: str) -> bool:
-        name = Path(path).stem
-        if read_claims(name).looks_like_a_recipe or mirrored_recipe(path) in self.recipe_paths:
+        if mirrored_recipe(path) in self.recipe_paths or path in self.listed:
             return True
-        return path in self.listed or "BEGIN CONFIG" in self.text_of(path)
+        return read_claims(Path(path).stem).looks_like_a_recipe or "BEGIN CONFIG" in self.text_of(
+            path
+        )
 
 
 def mirrored_recipe(driver: str) -> str:
