@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evenkeel.errors import InputError
+from evenkeel.recipes import name_exception
 from evenkeel.recipes.config_block import RawBlock, from_raw, read_text, scan
 from evenkeel.recipes.lint.claims import Claims, read_claims
 from evenkeel.recipes.lint.driver_text import UNKNOWN, Command, Word, commands_of
@@ -121,6 +122,17 @@ class DriverFile:
     def claims(self) -> Claims:
         """What the name states."""
         return read_claims(self.name)
+
+    @cached_property
+    def allocation(self) -> tuple[int, int] | None:
+        """(nodes, GPUs per node) that the name states or, as an exception, the driver's body."""
+        if self.claims.allocation is not None:
+            return self.claims.allocation
+        try:
+            declared = name_exception.find(self.text, self.path)
+        except InputError:
+            return None
+        return None if declared is None else (declared.num_nodes, declared.gpus_per_node)
 
     @property
     def executable(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import yaml
@@ -21,18 +21,23 @@ class Lines(NamedTuple):
     text: str
 
 
-def repeated(own: Tree, inherited: Tree, path: str) -> Iterator[tuple[str, int, Any]]:
+def repeated(
+    own: Tree, inherited: Tree, path: str, kept: Collection[int] = ()
+) -> Iterator[tuple[str, int, Any]]:
     """(dotted key, line, value) of what repeats; a whole section counts once.
 
     Args:
         own: what the file says.
         inherited: what it inherits, merged.
         path: of the file; keys that an alias or merge brought from elsewhere are left alone.
+        kept: lines of keys that stay: a section with one of them is more than a repetition.
     """
-    yield from _repeated(own, inherited, path, "")
+    yield from _repeated(own, inherited, path, "", kept)
 
 
-def _repeated(own: Tree, inherited: Tree, path: str, prefix: str) -> Iterator[tuple[str, int, Any]]:
+def _repeated(
+    own: Tree, inherited: Tree, path: str, prefix: str, kept: Collection[int]
+) -> Iterator[tuple[str, int, Any]]:
     if REPLACES in own:
         return  # the section takes the place of the inherited one: it needs all its keys
     for key, node in own.items():
@@ -41,23 +46,23 @@ def _repeated(own: Tree, inherited: Tree, path: str, prefix: str) -> Iterator[tu
             continue
         dotted = f"{prefix}{key}"
         if isinstance(node.value, dict) and isinstance(below.value, dict) and node.value:
-            if _adds_nothing(node.value, below.value):
+            if _adds_nothing(node.value, below.value, kept):
                 yield dotted, node.origin.line, plain(node)
             else:
-                yield from _repeated(node.value, below.value, path, f"{dotted}.")
+                yield from _repeated(node.value, below.value, path, f"{dotted}.", kept)
         elif _same(plain(node), plain(below)):
             yield dotted, node.origin.line, plain(node)
 
 
-def _adds_nothing(own: Tree, inherited: Tree) -> bool:
+def _adds_nothing(own: Tree, inherited: Tree, kept: Collection[int]) -> bool:
     if REPLACES in own:
         return False
     for key, node in own.items():
         below = inherited.get(key)
-        if below is None:
+        if below is None or node.origin.line in kept:
             return False
         if isinstance(node.value, dict) and isinstance(below.value, dict) and node.value:
-            if not _adds_nothing(node.value, below.value):
+            if not _adds_nothing(node.value, below.value, kept):
                 return False
         elif not _same(plain(node), plain(below)):
             return False

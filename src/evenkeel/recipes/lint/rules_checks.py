@@ -132,6 +132,7 @@ def _one_check(
         metric_problem = _unknown(tree, path, setup, read.metric)
         if metric_problem is not None:
             yield _finding(UNKNOWN_METRIC, path, written, metric_problem)
+            continue
         if max_steps is not None:
             problem = _beyond(read, max_steps)
             if problem is not None:

@@ -69,7 +69,7 @@ def allocation_of_the_driver(tree: Tree, path: str) -> Iterator[Finding]:
     """NUM_NODES and GPUS_PER_NODE are what the name says; without that, what the recipe says."""
     driver = tree.driver(path)
     setup = setup_of_driver(tree, path)
-    claimed = driver.claims.allocation
+    claimed = driver.allocation
     for variable, fact_keys, rule, index in (
         ("NUM_NODES", keys.NUM_NODES, NODES, 0),
         ("GPUS_PER_NODE", keys.GPUS_PER_NODE, GPUS, 1),
@@ -104,7 +104,7 @@ def _in_block(tree: Tree, driver: DriverFile, variable: str, setup: Setup | None
     if value is not None or variable != "GPUS_PER_NODE" or driver.block is None:
         return value
     # an absent GPUS_PER_NODE is 8 where drivers say it when it is not
-    if driver.claims.allocation is None or "GPUS_PER_NODE" in driver.block.variables:
+    if driver.allocation is None or "GPUS_PER_NODE" in driver.block.variables:
         return None
     declared = (setup is not None and setup.is_ours) or tree.declares_gpus_per_node
     return DEFAULT_GPUS if declared else None
@@ -114,9 +114,11 @@ def _in_block(tree: Tree, driver: DriverFile, variable: str, setup: Setup | None
 def allocation_of_the_recipe(tree: Tree, path: str) -> Iterator[Finding]:
     """The recipe's cluster is what its name says."""
     setup = setup_of_recipe(tree, path)
-    if setup is None or setup.claims.allocation is None:
+    if setup is None:
         return
-    claimed = setup.claims.allocation
+    claimed = setup.claims.allocation or (setup.driver.allocation if setup.driver else None)
+    if claimed is None:
+        return
     for rule, fact_keys, index in ((NODES, keys.NUM_NODES, 0), (GPUS, keys.GPUS_PER_NODE, 1)):
         fact = setup.facts.get(*fact_keys)
         if fact is None or type(fact.value) is not int or fact.value == claimed[index]:

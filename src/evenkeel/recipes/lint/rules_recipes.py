@@ -16,6 +16,7 @@ from evenkeel.recipes.lint.recipe_file import RecipeFile
 from evenkeel.recipes.lint.registry import Edit, EditKind, Finding, Subject, declare, looks_at
 from evenkeel.recipes.lint.setup import Setup, is_ours, setup_of_recipe
 from evenkeel.recipes.lint.tree import Tree
+from evenkeel.recipes.lint.waivers import waivers_of
 
 UNREADABLE = declare(
     "EK401",
@@ -117,7 +118,11 @@ def recipe_is_minimal(tree: Tree, path: str) -> Iterator[Finding]:
     found = list(repeated(recipe.own, recipe.inherited, recipe.path))
     if not found:
         return
-    removable = removable_lines(tree.text_of(path), [key for key, _, _ in found])
+    text = tree.text_of(path)
+    kept = {waiver.covers for waiver in waivers_of(text) if REPEATED.code in waiver.codes}
+    if kept:
+        found = list(repeated(recipe.own, recipe.inherited, recipe.path, kept))
+    removable = removable_lines(text, [key for key, _, _ in found])
     for key, line, value in found:
         lines = removable.get(key)
         edit = None
