@@ -29,10 +29,12 @@ PACKAGES = (
 )  # fmt: skip
 """Distributions whose version can move a curve or a speed."""
 
+_GIT_KEYS = ("commit", "dirty", "diff_sha256")
 _MAX_HASHED_BYTES = 16 << 20
 
-SNAPSHOT_MANIFEST = "snapshot.json"
-"""In the root of a code snapshot, which has no ``.git``: its ``git`` key is taken over."""
+SNAPSHOTS = ".trees"
+"""The folder of code snapshots: trees without ``.git``, each with its manifest, ``<tree>.json``,
+beside it."""
 
 
 def record(path: Path, resolved: ResolvedRecipe, device: torch.device) -> None:
@@ -116,22 +118,22 @@ def git_state(folder: Path) -> dict[str, Any]:
         ``diff_sha256``, over the differences and the untracked files, null where clean. In a code
         snapshot what its manifest says; outside of both, all null.
     """
+    folder = folder.resolve()
     for parent in (folder, *folder.parents):
-        manifest = parent / SNAPSHOT_MANIFEST
-        if manifest.is_file():
-            return _from_manifest(manifest)
+        if parent.parent.name == SNAPSHOTS:
+            return _from_manifest(parent.with_name(f"{parent.name}.json"))
         if (parent / ".git").exists():
             return _from_git(parent)
-    return {"commit": None, "dirty": None, "diff_sha256": None}
+    return dict.fromkeys(_GIT_KEYS)
 
 
 def _from_manifest(manifest: Path) -> dict[str, Any]:
     try:
-        git = json.loads(manifest.read_text(encoding="utf-8")).get("git")
-    except (OSError, ValueError, AttributeError):
-        git = None
-    found = git if isinstance(git, dict) else {}
-    return {key: found.get(key) for key in ("commit", "dirty", "diff_sha256")}
+        said = json.loads(manifest.read_text(encoding="utf-8"))
+        dirty = bool(said["included"])
+        return {"commit": said["commit"], "dirty": dirty, "diff_sha256": said["diff_sha256"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return dict.fromkeys(_GIT_KEYS)
 
 
 def _from_git(root: Path) -> dict[str, Any]:
@@ -139,7 +141,7 @@ def _from_git(root: Path) -> dict[str, Any]:
     diff = _git(root, "diff", "HEAD", "--binary", "--no-ext-diff", "--no-textconv")
     untracked = _git(root, "ls-files", "--others", "--exclude-standard", "-z")
     if commit is None or diff is None or untracked is None:
-        return {"commit": None, "dirty": None, "diff_sha256": None}
+        return dict.fromkeys(_GIT_KEYS)
     digest = hashlib.sha256(diff)
     names = sorted(name for name in untracked.split(b"\0") if name)
     for name in names:

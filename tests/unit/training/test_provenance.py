@@ -67,14 +67,20 @@ def test_variables_of_git_do_not_mislead(
     assert git_state(repository) == expected
 
 
-def test_a_snapshot_knows_its_commit(tmp_path: Path) -> None:
+def test_a_snapshot_knows_its_commit(repository: Path) -> None:
+    tree = repository / "ignored" / provenance.SNAPSHOTS / "abc-1"
+    (tree / "src").mkdir(parents=True)
+    (repository / "link").symlink_to(tree)
+    manifest = tree.with_name("abc-1.json")
+    said = {"schema_version": 1, "commit": "abc", "included": ["a.py"], "diff_sha256": "def"}
+    manifest.write_text(json.dumps(said))
     state = {"commit": "abc", "dirty": True, "diff_sha256": "def"}
-    (tmp_path / "src").mkdir()
-    manifest = tmp_path / provenance.SNAPSHOT_MANIFEST
-    manifest.write_text(json.dumps({"git": {**state, "branch": "main"}}))
-    assert git_state(tmp_path / "src") == state
+    assert git_state(tree / "src") == git_state(repository / "link" / "src") == state
+    manifest.write_text(json.dumps(said | {"included": [], "diff_sha256": None}))
+    assert git_state(tree) == {"commit": "abc", "dirty": False, "diff_sha256": None}
+    # never the commit of the repository around it, which may be another by now
     manifest.write_text("[]")
-    assert git_state(tmp_path / "src") == UNKNOWN
+    assert git_state(tree) == UNKNOWN
 
 
 def test_outside_of_a_repository_nothing_is_claimed(tmp_path: Path) -> None:
@@ -89,7 +95,7 @@ def test_record_holds_what_was_run_and_keeps_the_attempts(
     run_record.open_attempt(path, {"first_step": 1})
     recipe = resolved(tmp_path)
     record(path, recipe, CPU)
-    run_record.close_attempt(path, 0, {"exit_status": 0})
+    run_record.close_attempt(path, 0, 0)
     written = json.loads(path.read_text())
     assert written["schema_version"] == 1
     assert (written["recipe"], written["algorithm"]) == ("my-recipe", "sft")
