@@ -16,6 +16,9 @@ from evenkeel.errors import EXIT_INTERRUPTED, EvenkeelError
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "name": ("name", "read, check and explain recipe names"),
     "suite": ("suite", "what the suites hold, what it costs, and how it last went"),
+    "new": ("new", "write recipe, driver and listing entry from a name"),
+    "rename": ("rename", "give a recipe and everything that bears it another name"),
+    "bump": ("bump", "give a recipe its next version .vN"),
     "recipe": ("recipe", "show what a recipe resolves to, and where each value comes from"),
     "lint": ("lint", "hold names, drivers, recipes, listings and checks against each other"),
     "plan": ("plan", "what drivers cost in GPU-hours, and what fits a budget"),
