@@ -115,7 +115,7 @@ def _train(resolved: config.ResolvedRecipe, world: World) -> int:
 
     try:
         with stopping.listening(paths.stop_request) as request:
-            loop, log = _set_up(resolved, world, say)
+            loop, log = set_up(resolved, world, say)
             with log:
                 start = loop.resume()
                 if world.is_main:
@@ -138,9 +138,15 @@ def _note_exit(paths: RunPaths, world: World, status: int) -> None:
         run_record.note_trainer_exit(paths.run_json, status)
 
 
-def _set_up(
+def set_up(
     resolved: config.ResolvedRecipe, world: World, say: Callable[[str], None]
 ) -> tuple[TrainingLoop, MetricLogger]:
+    """Everything that a recipe needs to train; the log is the caller's to close.
+
+    Raises:
+        InputError: the recipe asks for what cannot be had.
+        MachineError: model, tokenizer or data cannot be read.
+    """
     recipe = resolved.recipe
     tokenizer = load_tokenizer(recipe)
     model_config = models.load_config(recipe.policy)

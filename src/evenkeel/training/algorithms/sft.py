@@ -62,7 +62,7 @@ class Sft:
             pad_id=pad_id,
         )
         dynamic = policy.dynamic_batching
-        self._train = source(
+        self.batches = source(
             train,
             global_batch_size=policy.train_global_batch_size,
             micro_batch_size=policy.train_micro_batch_size,
@@ -84,7 +84,7 @@ class Sft:
     def train_step(self, step: int) -> StepResult:
         """See ``TrainingAlgorithm``."""
         backend = self._backend
-        batches = self._train.global_batch(step)
+        batches = self.batches.global_batch(step)
         counts = backend.reduce_sums(
             {
                 "trained": sum(batch.num_trained_tokens for batch in batches),
