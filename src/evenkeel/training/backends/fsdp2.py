@@ -151,11 +151,10 @@ class Fsdp2Backend(Backend):
 
 
 SUPPORTED_PARALLEL = {"tensor_parallel_size", "sequence_parallel"}
-UNSUPPORTED_SECTIONS = ("lora", "moe", "vision", "generation")
 
 
 def check_supported(policy: Policy) -> None:
-    """Raise an error for what this backend would otherwise ignore.
+    """Raise an error for a kind of parallelism that this backend would otherwise ignore.
 
     Raises:
         InputError: with the key and the value that works.
@@ -167,18 +166,6 @@ def check_supported(policy: Policy) -> None:
                 f"policy.parallel.{parallel.name} is {value}, and the fsdp2 backend cannot do that",
                 fix=f"set policy.parallel.{parallel.name}={'null' if only is None else only}",
             )
-    for section in UNSUPPORTED_SECTIONS:
-        if getattr(policy, section) is not None:
-            raise InputError(
-                f"the recipe has a section policy.{section}, and the fsdp2 backend has no use "
-                "for it",
-                fix=f"set policy.{section}=null",
-            )
-    if policy.precision not in (Precision.FLOAT32, Precision.BFLOAT16):
-        raise InputError(
-            f"policy.precision is {policy.precision.value}, and the fsdp2 backend computes in "
-            "float32 or bfloat16"
-        )
 
 
 def shard(model: PreTrainedModel, mesh: DeviceMesh, policy: Policy) -> None:
