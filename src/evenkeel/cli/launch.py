@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from evenkeel.cli.dry_run import print_estimate
@@ -78,13 +79,18 @@ def _add_job_arguments(group: argparse._ArgumentGroup) -> None:
 def run(args: argparse.Namespace) -> int:
     """Estimate, prepare or launch; the exit status of the CLI."""
     flags = _flags(args)
-    words = _drivers(args)
+    words, max_minutes = _drivers(args)
     if dry_run_of(flags, os.environ) is DryRun.ESTIMATE:
         return print_estimate(words, as_json=args.json)
-    return _launch(args, flags, words)
+    return _launch(args, flags, words, max_minutes)
 
 
-def _launch(args: argparse.Namespace, flags: Flags, words: Sequence[drivers_of.DriverWord]) -> int:
+def _launch(
+    args: argparse.Namespace,
+    flags: Flags,
+    words: Sequence[drivers_of.DriverWord],
+    max_minutes: int | None,
+) -> int:
     # here, because an estimate must not wait for what only a launch needs
     from contextlib import nullcontext
 
@@ -93,6 +99,7 @@ def _launch(args: argparse.Namespace, flags: Flags, words: Sequence[drivers_of.D
 
     drivers = drivers_of.require_files(words)
     request, secrets = _request(args, flags, drivers)
+    request = replace(request, max_minutes=max_minutes)
     found = plan((word.word, word.path) for word in words)
     names = tuple(recipe.name for recipe in found.recipes)
     is_night = request.suite is not None and request.dry_run is DryRun.OFF
@@ -157,16 +164,18 @@ def _say(line: str) -> None:
     print(line, file=to, flush=True)
 
 
-def _drivers(args: argparse.Namespace) -> Sequence[drivers_of.DriverWord]:
+def _drivers(args: argparse.Namespace) -> tuple[Sequence[drivers_of.DriverWord], int | None]:
+    """(the drivers, the longest job that their suite allows)."""
     if args.suite and args.drivers:
         raise InputError("both drivers and --suite are given", fix="name one of the two")
     if args.suite:
-        return drivers_of.of_suite(args.suite, args.root)
+        words, listing = drivers_of.of_suite(args.suite, args.root)
+        return words, listing.declared.max_minutes
     if not args.drivers:
         raise InputError(
             "no driver to launch", fix="name driver scripts, or a listing with --suite nightly"
         )
-    return drivers_of.find(args.drivers, args.root)
+    return drivers_of.find(args.drivers, args.root), None
 
 
 def _flags(args: argparse.Namespace) -> Flags:

@@ -6,9 +6,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evenkeel.errors import InputError, did_you_mean
 from evenkeel.run_paths import SUITES, Repository
+
+if TYPE_CHECKING:
+    from evenkeel.recipes.suite import Listing
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +61,24 @@ def all_below(root: Path) -> list[DriverWord]:
     return [DriverWord(str(path.relative_to(root)), str(path)) for path in found]
 
 
-def of_suite(suite: str, root: Path | None) -> list[DriverWord]:
-    """The drivers of a listing, ``tests/test_suites/<suite>.txt``, in its order.
+def of_suite(name: str, root: Path | None) -> tuple[list[DriverWord], Listing]:
+    """The drivers of a listing in its order, and the listing with what it declares.
 
     Raises:
-        InputError: there is no such listing.
+        InputError: there is no such listing, it cannot be read, or it is empty.
     """
-    repository = Repository.around(Path.cwd() if root is None else root)
-    path = repository.suites_dir / f"{suite.removesuffix('.txt')}.txt"
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        known = sorted(other.stem for other in repository.suites_dir.glob("*.txt"))
-        raise InputError(
-            f"no suite {suite!r}{did_you_mean(suite, known)}; there are: {', '.join(known)}",
-            path=path,
-        ) from None
-    words = [line.partition("#")[0].strip() for line in lines]
-    return find([word for word in words if word], repository.root)
+    from evenkeel.recipes import suite  # here, because drivers named by path need none of it
+
+    repository = Repository.around(Path.cwd()) if root is None else Repository(root)
+    listing = suite.find(repository.root, name)
+    if not listing.entries:
+        raise InputError("the suite is empty", path=listing.path)
+    found = [suite.resolve(entry, repository) for entry in listing.entries]
+    words = [
+        DriverWord(entry.text, str(repository.root / (path or entry.text)))
+        for entry, path in zip(listing.entries, found, strict=True)
+    ]
+    return words, listing
 
 
 def require_files(drivers: Sequence[DriverWord]) -> tuple[Path, ...]:

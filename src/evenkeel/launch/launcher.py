@@ -58,15 +58,16 @@ def check_plan(request: LaunchRequest, plan: Plan) -> list[JobShape]:
         shape = recipe.shape
         if shape is None:
             continue
-        for what, asked, most in (
-            ("NUM_NODES", shape.num_nodes, request.max_nodes),
-            ("GPUS_PER_NODE", shape.gpus_per_node, request.max_gpus_per_node),
+        for what, asked, most, who in (
+            ("NUM_NODES", shape.num_nodes, request.max_nodes, "profile"),
+            ("GPUS_PER_NODE", shape.gpus_per_node, request.max_gpus_per_node, "profile"),
+            ("NUM_MINUTES", shape.num_minutes, request.max_minutes, "suite"),
         ):
             if most is not None and asked > most:
                 raise InputError(
-                    f"{what} is {asked}, and the profile's cluster has {most}",
+                    f"{what} is {asked}, and the {who} allows {most}",
                     path=recipe.driver,
-                    fix="launch it elsewhere, or mend the profile",
+                    fix=f"mend the driver or the {who}, or launch it elsewhere",
                 )
         shapes.append(shape)
     return shapes

@@ -102,6 +102,7 @@ class LaunchRequest:
         include_dirty: the snapshot holds uncommitted changes too, and records them.
         max_nodes: the most nodes of one job, where a profile says so.
         max_gpus_per_node: GPUs that a node has, where a profile says so.
+        max_minutes: the longest job, where the suite says so.
     """
 
     root: Path
@@ -116,6 +117,7 @@ class LaunchRequest:
     include_dirty: bool = False
     max_nodes: int | None = None
     max_gpus_per_node: int | None = None
+    max_minutes: int | None = None
 
 
 @dataclass(frozen=True)

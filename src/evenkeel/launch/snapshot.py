@@ -188,7 +188,8 @@ def _record(
     trees: dict[PurePosixPath, Tree],
 ) -> LaunchRecord:
     now = datetime.now(UTC)
-    launch_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    # sorts by time; the last digit tells apart what two repositories launch at one moment
+    launch_id = f"{now:%Y%m%d-%H%M%S}-{now.microsecond:05x}{secrets.token_hex(1)[0]}"
     return LaunchRecord(
         folder=request.snapshots_dir / LAUNCHES / launch_id,
         launch_id=launch_id,
