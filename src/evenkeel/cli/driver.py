@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from evenkeel import run_record
+from evenkeel.convergence.verdict import Verdict
 from evenkeel.errors import EXIT_FINDING, EXIT_INPUT, EXIT_MACHINE, InputError
 from evenkeel.run_paths import RunPaths
 
@@ -54,19 +55,25 @@ def run(args: argparse.Namespace) -> int:
 
 def _reached(args: argparse.Namespace) -> int:
     from evenkeel.convergence import judgement
-    from evenkeel.convergence.verdict import Verdict
 
     paths = RunPaths(args.run_dir)
-    verdict = judgement.read(paths)
-    if verdict is None or verdict["last_step"] < args.max_steps:
+    kept = judgement.read(paths)
+    if kept is None or not _is_final(Verdict(kept["verdict"]), kept["last_step"], args.max_steps):
         return NOT_REACHED
     _refuse_other_recipe(args, paths)
     print(
-        f"[INFO] {paths.name} has reached step {verdict['last_step']} of {args.max_steps}: "
-        f"{verdict['verdict']} ({verdict['message']})\n"
-        f"[INFO] to train it again, remove {paths.root}"
+        f"[INFO] {paths.name} has ended at step {kept['last_step']} of {args.max_steps}: "
+        f"{kept['verdict']} ({kept['message']})\n"
+        f"[INFO] remove {paths.root} to train it again, or {paths.verdict.name} in it to continue "
+        "from the latest checkpoint"
     )
-    return Verdict(verdict["verdict"]).exit_code
+    return Verdict(kept["verdict"]).exit_code
+
+
+def _is_final(verdict: Verdict, last_step: int, max_steps: int) -> bool:
+    """Whether more training can change nothing: all steps are judged, or the loss is not finite."""
+    unfinished = (Verdict.CRASHED, Verdict.INCOMPLETE, Verdict.WALLTIME, Verdict.INFRA)
+    return verdict is Verdict.NON_FINITE or (verdict not in unfinished and last_step >= max_steps)
 
 
 def _refuse_other_recipe(args: argparse.Namespace, paths: RunPaths) -> None:
@@ -129,8 +136,8 @@ def _judge(args: argparse.Namespace) -> int:
     from evenkeel.report import terminal
 
     paths = RunPaths(args.run_dir.resolve())
-    _collect(paths)
-    result = judgement.judge_run(paths, args.checks, args.max_steps)
+    damage = _collect(paths)
+    result = judgement.judge_run(paths, args.checks, args.max_steps, damage)
     judgement.write(result, paths)
     terminal.print_judgement(result, paths.name)
     if result.verdict.exit_code == 0 and os.environ.get("KEEP_CKPTS", "0") in ("", "0"):
@@ -138,15 +145,20 @@ def _judge(args: argparse.Namespace) -> int:
     return result.verdict.exit_code
 
 
-def _collect(paths: RunPaths) -> None:
-    """``metrics.json`` from the event files; a trainer that died before its first has none."""
+def _collect(paths: RunPaths) -> str:
+    """``metrics.json`` from the event files; the result says what was lost in the middle of one.
+
+    A trainer that died before its first event has none; the end of a killed run's file may be
+    cut off. Neither is damage.
+    """
     from evenkeel.metrics import collection, series
 
     try:
         collected = collection.collect(paths.log_dir)
     except InputError as error:
         print(f"[WARNING] no metrics: {error.message} ({error.place})", file=sys.stderr)
-        return
+        return ""
     for warning in collected.warnings:
         print(f"[WARNING] {warning}", file=sys.stderr)
     series.save(paths.metrics, collected.metrics)
+    return "; ".join(collected.warnings) if collected.damaged else ""

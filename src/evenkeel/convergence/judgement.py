@@ -18,8 +18,14 @@ SCHEMA_VERSION = 1
 LOG_TAIL_LINES = 20
 
 
-def judge_run(paths: RunPaths, checks: Sequence[str], max_steps: int | None) -> Judgement:
-    """Judge a run directory by its ``metrics.json`` (empty where absent), ``run.json`` and log."""
+def judge_run(
+    paths: RunPaths, checks: Sequence[str], max_steps: int | None, damage: str = ""
+) -> Judgement:
+    """Judge a run directory by its ``metrics.json`` (empty where absent), ``run.json`` and log.
+
+    Args:
+        damage: what was lost of its metrics when they were collected, in words.
+    """
     metrics = series.load(paths.metrics) if paths.metrics.exists() else {}
     attempts = run_record.read(paths.run_json)["attempts"]
     exit_status = attempts[-1]["exit_status"] if attempts else None
@@ -28,6 +34,7 @@ def judge_run(paths: RunPaths, checks: Sequence[str], max_steps: int | None) -> 
         max_steps=max_steps,
         exit_status=exit_status,
         log_tail=_tail(paths.run_log) if exit_status else "",
+        damage=damage,
     )
     return judge(state, metrics, [evaluate_text(check, metrics) for check in checks])
 

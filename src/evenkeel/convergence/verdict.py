@@ -7,7 +7,7 @@ finish, and nothing passes because there was nothing to compare it with.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -46,12 +46,14 @@ class RunState:
         max_steps: the step to reach; None where nobody said.
         exit_status: of the trainer's last start; None when it is not known.
         log_tail: the last lines the trainer printed.
+        damage: what was lost of the metrics, in words; empty when they are whole.
     """
 
     last_step: int = 0
     max_steps: int | None = None
     exit_status: int | None = None
     log_tail: str = ""
+    damage: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,17 @@ def first_non_finite_loss(
     metrics: Mapping[str, Mapping[int, float]],
 ) -> tuple[str, int, float] | None:
     """(metric, step, value) of the earliest loss that is NaN or infinite, or None."""
+    losses = [n for n in metrics if n.rsplit("/", 1)[-1] == "loss" or n.endswith("_loss")]
+    return _first_non_finite(metrics, losses)
+
+
+def _first_non_finite(
+    metrics: Mapping[str, Mapping[int, float]], names: Iterable[str]
+) -> tuple[str, int, float] | None:
     found = [
         (step, name, value)
-        for name, series in metrics.items()
-        if name.rsplit("/", 1)[-1] == "loss" or name.endswith("_loss")
-        for step, value in series.items()
+        for name in names
+        for step, value in metrics[name].items()
         if not math.isfinite(value)
     ]
     if not found:
@@ -101,6 +109,8 @@ def _verdict(
     checks: Sequence[CheckResult],
 ) -> tuple[Verdict, str]:
     bad = first_non_finite_loss(metrics)
+    if bad is None and state.exit_status == TrainerExit.NON_FINITE:
+        bad = _first_non_finite(metrics, (n for n in metrics if n.startswith("train/")))
     if bad is not None:
         name, step, value = bad
         return Verdict.NON_FINITE, f"{name} is {value} at step {step}, for the first time"
@@ -110,6 +120,8 @@ def _verdict(
         return Verdict.CRASHED, _crash(state)
     if state.max_steps is not None and state.last_step < state.max_steps:
         return Verdict.INCOMPLETE, f"step {state.last_step} of {state.max_steps}"
+    if state.damage:
+        return Verdict.INCOMPLETE, f"metrics were lost: {state.damage}"
     return _verdict_of_checks(checks)
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import signal
 import sys
@@ -33,6 +34,8 @@ from evenkeel.training.metric_logger import MetricLogger
 from evenkeel.training.step_meter import StepMeter
 from evenkeel.training.support import check_supported
 
+_PR_SET_PDEATHSIG = 1
+
 EPILOG = """\
 examples:
   python {script} --config examples/configs/recipes/llm/{example}.yaml
@@ -51,6 +54,7 @@ exit status: 0 the steps asked for are done; 75 stopped by SIGTERM, SIGUSR1 or a
 def main(algorithm: Algorithm, argv: Sequence[str] | None = None) -> int:
     """Train; the result is the exit status. Messages for a person come from rank 0, once."""
     arguments = _arguments(algorithm, argv)
+    _end_with_torchrun()
     try:
         resolved = config.load(arguments.config, arguments.overrides)
         if resolved.recipe.algorithm is not algorithm:
@@ -98,6 +102,15 @@ def _arguments(algorithm: Algorithm, argv: Sequence[str] | None) -> argparse.Nam
     return parser.parse_intermixed_args(argv)
 
 
+def _end_with_torchrun() -> None:
+    """A torchrun that is killed outright must not leave ranks that write to the run's files.
+
+    Only torchrun's ranks: a trainer of its own may outlive the shell that started it (nohup).
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _rank() -> int:
     try:
         return ranks_from(os.environ).rank
@@ -113,8 +126,9 @@ def _train(resolved: config.ResolvedRecipe, world: World) -> int:
         if world.is_main:
             print(text, flush=True)
 
-    try:
-        with stopping.listening(paths.stop_request) as request:
+    with stopping.listening(paths.stop_request) as request:
+        # noted while signals are ours: torchrun ends this rank as soon as another one has failed
+        try:
             loop, log = set_up(resolved, world, say)
             with log:
                 start = loop.resume()
@@ -124,11 +138,11 @@ def _train(resolved: config.ResolvedRecipe, world: World) -> int:
                 say(f"ready {setup_time_s:.1f} s after start, imports included")
                 log.log({"timing/setup/total_time": setup_time_s}, start + 1)
                 end = loop.run(start, request)
-        status = _report(end, recipe.loop.max_num_steps, say)
-    except EvenkeelError as error:
-        _note_exit(paths, world, error.exit_code)
-        raise
-    _note_exit(paths, world, status)
+            status = _report(end, recipe.loop.max_num_steps, say)
+        except EvenkeelError as error:
+            _note_exit(paths, world, error.exit_code)
+            raise
+        _note_exit(paths, world, status)
     return status
 
 

@@ -64,6 +64,13 @@ def test_a_stopped_run_is_incomplete_not_crashed() -> None:
     assert verdict([GOOD], last_step=2, exit_status=TrainerExit.STOPPED)[0] is Verdict.INCOMPLETE
 
 
+def test_lost_metrics_are_no_pass() -> None:
+    state = RunState(3, 3, 0, damage="12 records of events.1 are corrupt")
+    judged = judge(state, FALLING, [evaluate_text(GOOD, FALLING)])
+    assert judged.verdict is Verdict.INCOMPLETE
+    assert "12 records" in judged.message
+
+
 @pytest.mark.parametrize(
     ("status", "how"), [(1, "exited with status 1"), (-9, "was killed by signal 9")]
 )
@@ -94,6 +101,13 @@ def test_a_non_finite_metric_that_a_check_reads_is_named() -> None:
 def test_a_trainer_that_stopped_on_a_non_finite_value_is_not_merely_crashed() -> None:
     judged, message = verdict([GOOD], exit_status=TrainerExit.NON_FINITE, log_tail="grad norm nan")
     assert (judged, "grad norm nan" in message) == (Verdict.NON_FINITE, True)
+
+
+def test_the_value_that_it_stopped_on_is_named_where_it_was_logged() -> None:
+    metrics = {**FALLING, "train/grad_norm": {2: 1.0, 3: math.inf}}
+    judged, message = verdict([GOOD], metrics=metrics, exit_status=TrainerExit.NON_FINITE)
+    assert judged is Verdict.NON_FINITE
+    assert message == "train/grad_norm is inf at step 3, for the first time"
 
 
 @pytest.mark.parametrize("check", ['mean(data["train/lsos"]) < 1', 'data["train/loss"]["9"] < 1'])
