@@ -47,6 +47,30 @@ class _Given:
         return names.parse(self.text, declared=declared, grammar=self.words.grammar)
 
 
+class _Around:
+    """The tree that ``--root`` names, or the one around each name; its words are read once."""
+
+    def __init__(self, root: Path | None) -> None:
+        self._root = root
+        self._trees: dict[Path, Path | None] = {}
+        self._words: dict[Path | None, Vocabulary] = {}
+
+    def tree(self, folder: Path) -> Path | None:
+        if self._root is not None:
+            return self._root
+        if folder not in self._trees:
+            try:
+                self._trees[folder] = Repository.around(folder).root
+            except InputError:
+                self._trees[folder] = None
+        return self._trees[folder]
+
+    def words(self, tree: Path | None) -> Vocabulary:
+        if tree not in self._words:
+            self._words[tree] = vocabulary.load(tree)
+        return self._words[tree]
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("action", choices=list(_ACTIONS), help="what to do with the names")
@@ -60,24 +84,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do the action on every name."""
-    action: Callable[[list[str], Path | None, bool], int] = _ACTIONS[args.action]
-    return action(args.names, args.root, args.json)
+    action = _ACTIONS[args.action]
+    return action(args.names, _Around(args.root), args.json)
 
 
-def _given(text: str, root: Path | None) -> _Given:
+def _given(text: str, around: _Around) -> _Given:
     """The name in ``text``, with its driver's declaration where that driver can be found."""
     path = Path(text)
     is_path = "/" in text or path.suffix in (".sh", ".yaml", ".yml")
     bare = path.stem if is_path and path.suffix in (".sh", ".yaml", ".yml") else text
     bare = bare.rsplit("/", 1)[-1]
-    start = root or (path.parent if is_path and path.parent.is_dir() else Path())
-    tree = root
-    if tree is None:
-        try:
-            tree = Repository.around(start).root
-        except InputError:
-            tree = None
-    return _Given(bare, _declaration(path, bare, tree), vocabulary.load(tree))
+    tree = around.tree(path.parent if is_path and path.parent.is_dir() else Path())
+    return _Given(bare, _declaration(path, bare, tree), around.words(tree))
 
 
 def _declaration(path: Path, bare: str, tree: Path | None) -> NameException | None:
@@ -93,8 +111,8 @@ def _declaration(path: Path, bare: str, tree: Path | None) -> NameException | No
     return None
 
 
-def _parse(texts: list[str], root: Path | None, as_json: bool) -> int:
-    parsed = [_given(text, root).read().to_json() for text in texts]
+def _parse(texts: list[str], around: _Around, as_json: bool) -> int:
+    parsed = [_given(text, around).read().to_json() for text in texts]
     if as_json:
         print(json.dumps(parsed[0] if len(parsed) == 1 else parsed, indent=2))
         return EXIT_OK
@@ -117,14 +135,14 @@ def _shown(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def _format(texts: list[str], root: Path | None, as_json: bool) -> int:
+def _format(texts: list[str], around: _Around, as_json: bool) -> int:
     formatted: list[str] = []
     for text in texts:
         text = sys.stdin.read() if text == "-" else text
         if text.lstrip()[:1] in ("{", "["):
             formatted.extend(str(name) for name in _from_json(text))
         else:
-            formatted.append(str(_given(text, root).read()))
+            formatted.append(str(_given(text, around).read()))
     if as_json:
         print(json.dumps({"names": formatted}, indent=2))
     else:
@@ -179,9 +197,9 @@ def _same_fields(one: RecipeName, other: RecipeName) -> bool:
     return all(left[key] == right[key] for key in left if key != "name")
 
 
-def _findings(text: str, root: Path | None) -> tuple[str, list[dict[str, Any]]]:
+def _findings(text: str, around: _Around) -> tuple[str, list[dict[str, Any]]]:
     """The name, and what is wrong with it."""
-    given = _given(text, root)
+    given = _given(text, around)
     try:
         name = given.read()
     except names.InvalidNameError as error:
@@ -227,8 +245,8 @@ def _is_legal(findings: list[dict[str, Any]]) -> bool:
     return all(finding["severity"] == "note" for finding in findings)
 
 
-def _check(texts: list[str], root: Path | None, as_json: bool) -> int:
-    judged = [_findings(text, root) for text in texts]
+def _check(texts: list[str], around: _Around, as_json: bool) -> int:
+    judged = [_findings(text, around) for text in texts]
     if as_json:
         rows = [{"name": n, "legal": _is_legal(wrong), "findings": wrong} for n, wrong in judged]
         print(json.dumps({"names": rows}, indent=2))
@@ -249,10 +267,10 @@ def _print_finding(finding: dict[str, Any]) -> None:
     print(f"  fix: {finding['fix']}")
 
 
-def _explain(texts: list[str], root: Path | None, as_json: bool) -> int:
+def _explain(texts: list[str], around: _Around, as_json: bool) -> int:
     explained = []
     for text in texts:
-        given = _given(text, root)
+        given = _given(text, around)
         name = given.read()
         rows = explain(name, given.words, given.exception)
         explained.append((name, rows))
@@ -268,7 +286,7 @@ def _explain(texts: list[str], root: Path | None, as_json: bool) -> int:
     return EXIT_OK
 
 
-_ACTIONS: dict[str, Callable[[list[str], Path | None, bool], int]] = {
+_ACTIONS: dict[str, Callable[[list[str], _Around, bool], int]] = {
     "parse": _parse,
     "format": _format,
     "check": _check,

@@ -21,7 +21,10 @@ REQUIRED = ("NUM_NODES", "STEPS_PER_RUN", "MAX_STEPS", "NUM_RUNS", "NUM_MINUTES"
 BEGIN_LINE = "# ===== BEGIN CONFIG ====="
 END_LINE = "# ===== END CONFIG ====="
 
-_MARKER = re.compile(r"^[ \t]*#[ \t#=*-]*\b(BEGIN|END)[ \t]+CONFIG\b[ \t#=*-]*$", re.MULTILINE)
+# anything may follow the closing '=' signs, as existing launchers have it
+_MARKER = re.compile(
+    r"^[ \t]*#[ \t#=*-]*\b(BEGIN|END)[ \t]+CONFIG\b(?:[ \t#*-]*$|[ \t]*=+.*$)", re.MULTILINE
+)
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 
 
@@ -259,7 +262,7 @@ def _integer(line: Line, texts: Mapping[str, str], path: str | None, *, at_least
                 raise BadArithmeticError("it is empty", 0)
             value = evaluate(value, texts)
         except BadArithmeticError as fault:
-            problem = f"{line.name} is {line.value!r}, not an integer: {fault.message}"
+            problem = f"{line.name} is {str(line.value)[:60]!r}, not an integer: {fault.message}"
     if isinstance(value, int) and value < at_least:
         problem = f"{line.name} is {value}, less than {at_least}"
     if problem or isinstance(value, str):

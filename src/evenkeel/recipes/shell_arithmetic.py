@@ -237,7 +237,8 @@ class _Expression:
         try:
             return evaluate(text, self.variables, self.depth + 1, self.followed)
         except BadArithmeticError as fault:
-            raise BadArithmeticError(f"{name} is {text!r}: {fault.message}", offset) from None
+            reason = fault.message.rpartition(": ")[2]  # of names in between, nobody needs to hear
+            raise BadArithmeticError(f"{name} is {text[:60]!r}: {reason}", offset) from None
 
     def _constant(self, token: str, offset: int) -> int:
         base, digits = 10, token

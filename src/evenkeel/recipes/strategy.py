@@ -96,7 +96,9 @@ class StrategyGrammar:
         plain = sorted(set(self.backends) - {"fsdp", "fsdp1", "fsdp2"}, key=len, reverse=True)
         words = "|".join(map(re.escape, plain))
         backend = rf"(?:fsdp[12](?![0-9])|fsdp(?![0-9])|{words})"
-        self._word = re.compile(rf"({backend}?)((?:{_SIZE}[1-9][0-9]*)*)((?:{_FLAG})*)")
+        self._word = re.compile(
+            rf"({backend}?)((?:{_SIZE}[1-9][0-9]*)*)((?:{_FLAG})*)((?:_[A-Za-z0-9]+)*)"
+        )
         self._almost = re.compile(rf"{backend}?(?:{_SIZE}[0-9]*)+(?:{_FLAG})*")
         self._starts = re.compile(rf"{backend}(?:{_SIZE}[1-9][0-9]*)*|(?:{_SIZE}[1-9][0-9]*)+")
 
@@ -108,7 +110,7 @@ class StrategyGrammar:
     def read(self, words: Sequence[str]) -> tuple[Strategy, list[str]] | None:
         """The strategy that ``words`` state in any order, and the words that are left over.
 
-        A flag glued to a strategy word other than ``sp`` is left over in its place.
+        What is glued to a strategy word, other than ``sp``, is left over in its place.
         ``automodel`` names the backend only where no other word does. None: no word states a
         strategy.
 
@@ -136,6 +138,7 @@ class StrategyGrammar:
             flags = re.findall(_FLAG, match[3])
             stated["sp"] = stated.get("sp", False) or "sp" in flags
             rest.extend(flag for flag in flags if flag != "sp")
+            rest.extend(match[4].split("_")[1:])
         if not stated:
             return None
         if "fsdp" in stated:

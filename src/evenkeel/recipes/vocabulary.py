@@ -92,6 +92,8 @@ class Vocabulary:
         import difflib
 
         first = word.split("-")[0]
+        if first.lower() in getattr(self, section):
+            return UnknownWord(section, word, first.lower())
         near = difflib.get_close_matches(first, list(getattr(self, section)), n=3, cutoff=0.7)
         # swapped letters are the likelier slip: gpro is grpo rather than gspo
         near.sort(key=lambda known: sorted(known) != sorted(first))

@@ -121,3 +121,16 @@ def test_spaces_around_the_equals_sign_get_their_own_message() -> None:
     error = refusal(driver("NUM_NODES = 1"))
     assert "command called NUM_NODES" in error.message
     assert error.fix == "write NUM_NODES= and the value without spaces"
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        ("#BEGIN CONFIG", "#END CONFIG"),
+        ("  ## === BEGIN CONFIG ===", "# ---- END CONFIG ----"),
+        ("# ===== BEGIN CONFIG ===== edit below", "# ===== END CONFIG =====   "),
+    ],
+)
+def test_markers_as_people_write_them(begin: str, end: str) -> None:
+    text = f"# about BEGIN CONFIG\n{begin}\n{PLAIN}{end}\n# the END CONFIG line is above\n"
+    assert config_block.parse(text).num_runs == 3

@@ -105,7 +105,7 @@ def by_us(block: str) -> dict[str, str] | None:
     return {name: str(value) for name, value in raw.variables.items()}
 
 
-@settings(settings.get_profile("bash"), max_examples=150)
+@settings(settings.get_profile("bash"), max_examples=80)
 @given(blocks())
 @example("A=$((-7/2))\nB_2=$((-7%2))\nMAX_STEPS=$((7/-2))")
 @example("A=-1\nB_2=$((5-$A)) NUM_NODES=$((2**3**2))\nMAX_STEPS=$((-2**2))")

@@ -113,6 +113,7 @@ def test_every_field_of_a_full_name() -> None:
         ("fsdp2tp1-sp", Strategy(backend="fsdp2", tp=1), ["sp"], False),
         ("fsdp2tp1fp8-quick", Strategy(backend="fsdp2", tp=1), ["fp8", "quick"], False),
         ("ep8", Strategy(ep=8), [], False),
+        ("megatron_generation", Strategy(backend="megatron"), ["generation"], False),
     ],
 )
 def test_strategy_and_modifiers_stand_in_any_order(
