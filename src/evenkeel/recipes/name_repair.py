@@ -15,6 +15,7 @@ _SWAPPED = re.compile(r"0*([1-9][0-9]*)[gG][a-z]*0*([1-9][0-9]*)[nN][a-z]*")
 _NODES_ONLY = re.compile(r"0*([1-9][0-9]*)[nN](?:odes?)?([0-9]*)")
 _SUFFIX = re.compile(r"\.(?:sh|yaml|yml)\Z")
 _VERSION_TAIL = re.compile(r"[._-]+[vV]0*([1-9][0-9]*)(?:\.[0-9]+)*\Z")
+_VERSION_WORD = re.compile(r"[vV][0-9]+")
 _VERSION_WITHIN = re.compile(r"\.[vV]0*([1-9][0-9]*)(?=-)")
 _LEADING_ZEROS = re.compile(r"((?:tp|pp|cp|ep|dp))0+(?=[1-9])")
 _NO_SIZE = re.compile(r"((?:tp|pp|cp|ep))0*(?![0-9])")
@@ -55,8 +56,7 @@ def _tidied(text: str) -> tuple[list[str], str]:
         text = text[: match.start()]
     text = re.sub(r"\.[vV][0-9]*\Z", "", text)
     words = [word.strip("._") for word in text.split("-")]
-    words = [word for word in words if word and not re.fullmatch(r"[vV][0-9]+", word)]
-    return _with_algorithm(words), f".v{number}" if number else ""
+    return _with_algorithm([word for word in words if word]), f".v{number}" if number else ""
 
 
 def _with_algorithm(words: list[str]) -> list[str]:
@@ -121,7 +121,7 @@ def _without_repeats(tail: list[str], grammar: StrategyGrammar) -> list[str]:
     for word in tail:
         sound = _LEADING_ZEROS.sub(r"\1", word)
         sound = _NO_SIZE.sub(r"\g<1>1", sound) if _LOOKS_SPREAD.match(sound) else sound
-        if sound == "long" and sound in kept:
+        if (sound == "long" and sound in kept) or _VERSION_WORD.fullmatch(sound):
             continue
         try:
             grammar.read([*kept, sound])

@@ -134,6 +134,8 @@ def test_strategy_and_modifiers_stand_in_any_order(
         ("sft-llama3-8b-04n8g-fsdp2tp1", 15, "the allocation", "sft-llama3-8b-4n8g-fsdp2tp1"),
         ("sft-llama3-8b-4n-8g-fsdp2tp1", 15, "the allocation", "sft-llama3-8b-4n8g-fsdp2tp1"),
         ("sft-llama3-8b-1n8g", 19, "a strategy", "sft-llama3-8b-1n8g-fsdp2tp1"),
+        ("grpo-deepseek-v3-2n8g", 22, "a strategy", "grpo-deepseek-v3-2n8g-fsdp2tp1"),
+        ("sft-llama3-8b-1n8g-v2-tp2", 20, "the version", "sft-llama3-8b-1n8g-tp2"),
         ("sft-llama3-8b-1n8g-fp8", 20, "a strategy", "sft-llama3-8b-1n8g-fsdp2tp1-fp8"),
         ("sft-llama3-8b-1n8g-fsdp2tp", 27, "tp and a whole", "sft-llama3-8b-1n8g-fsdp2tp1"),
         ("sft-llama3-8b-1n8g-fsdp2tp02", 27, "tp and a whole", "sft-llama3-8b-1n8g-fsdp2tp2"),
