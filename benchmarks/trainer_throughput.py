@@ -3,9 +3,10 @@
     uv run python benchmarks/trainer_throughput.py [--config FILE] [--steps 40] [--rounds 5]
 
 Both sides train in this one process, in turn, round after round, and each counts with its fastest
-round, so that other work on the machine spoils neither; the processor time is given beside it. The trainer's side is everything it does in
-a step: batches, loss, clipping, schedule, metrics to an event file. The bare loop gets its batches
-ready made, reads its loss once a step as any loop that prints one does, and does nothing else.
+round, so that other work on the machine spoils neither; the processor time is given beside it.
+The trainer's side is everything it does in a step: batches, loss, clipping, schedule, metrics to an
+event file. The bare loop gets its batches ready made, reads its loss once a step as any loop that
+prints one does, and does nothing else.
 """
 
 from __future__ import annotations
