@@ -73,6 +73,11 @@ def words_of(name: str) -> list[str]:
     return _VERSION.sub("", name).split("-")
 
 
+def is_layout(word: str) -> bool:
+    """Whether a word states an allocation or a strategy."""
+    return bool(_ALLOCATION.fullmatch(word) or _STRATEGY.fullmatch(word))
+
+
 @lru_cache(maxsize=64)
 def read_claims(name: str) -> Claims:
     """What ``name`` states; never raises."""
@@ -101,7 +106,8 @@ def read_claims(name: str) -> Claims:
             sizes.setdefault(kind, set()).add(int(number))
         if strategy["sp"]:
             flags.add("sp")
-        if strategy["backend"] is None and any(kind == "fsdp" for kind in sizes):
+        # fsdp1 is the first generation, not one shard
+        if strategy["backend"] is None and sizes.get("fsdp", {1}) != {1}:
             backends.add("fsdp2")
     return Claims(
         name=name,

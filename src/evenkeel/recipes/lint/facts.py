@@ -182,15 +182,29 @@ class Layout:
         return None if fact is None else fact.value
 
 
-def layout_of(facts: Facts) -> Layout | None:
-    """The layout, where exactly one backend is switched on."""
-    active: list[tuple[BackendKeys, Fact]] = []
+def switches_of(facts: Facts) -> list[tuple[BackendKeys, Fact]] | None:
+    """Every way in which the recipe could switch a backend on, with what it says there.
+
+    None: one of them cannot be known.
+    """
+    found: list[tuple[BackendKeys, Fact]] = []
     for keys in BACKENDS:
         switch = facts.get(keys.key)
-        # 1 is not true here
-        same = switch is not None and type(switch.value) is type(keys.value)
-        if switch is not None and same and switch.value == keys.value:
-            active.append((keys, switch))
+        if switch is not None:
+            found.append((keys, switch))
+        elif lookup(facts.tree, keys.key) is not None:
+            return None
+    return found
+
+
+def is_on(keys: BackendKeys, switch: Fact) -> bool:
+    """Whether a switch says what its backend wants; 1 is not true here."""
+    return type(switch.value) is type(keys.value) and bool(switch.value == keys.value)
+
+
+def layout_of(facts: Facts) -> Layout | None:
+    """The layout, where exactly one backend is switched on."""
+    active = [pair for pair in switches_of(facts) or [] if is_on(*pair)]
     if len(active) != 1:
         return None
     keys, switch = active[0]

@@ -157,6 +157,8 @@ def layout_of_the_recipe(tree: Tree, path: str) -> Iterator[Finding]:
         )
     elif layout is not None:
         yield from _sizes(setup)
+    else:
+        yield from _switches(setup)
     if any("fp8" in flag for flag in claims.flags) and not mentions_fp8(setup.recipe.merged):
         overridden = setup.driver is not None and "fp8" in _arguments(setup.driver)
         if not overridden:
@@ -180,6 +182,26 @@ def layout_of_the_recipe(tree: Tree, path: str) -> Iterator[Finding]:
                 f"but the name says {claims.algo}",
                 ALGORITHM.fix,
             )
+
+
+def _switches(setup: Setup) -> Iterator[Finding]:
+    """Two backends on, or none, by what the recipe itself says."""
+    switches = keys.switches_of(setup.facts)
+    if not switches or setup.claims.backend is None or setup.is_ours:
+        return
+    own = [fact for _, fact in switches if setup.line_of(fact)[1] > 1]
+    if not own:
+        return  # what a base says is how this collection does it
+    active = [fact.key for known, fact in switches if keys.is_on(known, fact)]
+    said = f"{' and '.join(active)} are both on" if active else "no backend is switched on"
+    place, line = setup.line_of(own[0])
+    yield Finding(
+        BACKEND.code,
+        place,
+        line,
+        f"{said}, and the name says {setup.claims.backend}",
+        "switch on the one backend that the name says",
+    )
 
 
 def _sizes(setup: Setup) -> Iterator[Finding]:

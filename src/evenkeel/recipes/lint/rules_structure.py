@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from evenkeel.errors import did_you_mean
 from evenkeel.recipes.lint.claims import read_claims
 from evenkeel.recipes.lint.listing_file import ListedDriver
 from evenkeel.recipes.lint.registry import (
@@ -109,8 +108,8 @@ def driver_has_its_place(tree: Tree, path: str) -> Iterator[Finding]:
             edit=Edit(EditKind.EXECUTABLE),
         )
     if not tree.exists(driver.recipe):
-        known = [Path(recipe).stem for recipe in tree.recipes]
-        hint = did_you_mean(Path(driver.recipe).stem, known) if len(known) < 3000 else ""
+        known = (Path(recipe).stem for recipe in tree.recipes)
+        hint = tree.nearest(Path(driver.recipe).stem, known)
         yield Finding(
             NO_RECIPE.code,
             path,
@@ -157,7 +156,7 @@ def recipe_has_a_driver(tree: Tree, path: str) -> Iterator[Finding]:
         return
     if not read_claims(name).looks_like_a_recipe and Path(path).name in tree.inherited:
         return  # a base that recipes share
-    hint = did_you_mean(name, tree.names) if len(tree.names) < 3000 else ""
+    hint = tree.nearest(name, tree.names)
     elsewhere = tree.names.get(name)
     found = f"; {elsewhere[0]} has its name" if elsewhere else hint
     yield Finding(
@@ -198,7 +197,7 @@ def _missing(tree: Tree, path: str, entry: ListedDriver, row: str) -> Finding:
     """An entry without file; corrected where one unlisted driver alone can be meant."""
     name = Path(entry.text).name.removesuffix(".sh").removesuffix(".yaml")
     meant = [driver for driver in tree.names.get(name, []) if driver not in tree.listed]
-    hint = did_you_mean(name, tree.names) if len(tree.names) < 3000 else ""
+    hint = tree.nearest(name, tree.names)
     edit = None
     fix = "correct the path, or remove the line"
     if len(meant) == 1:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evenkeel.errors import InputError
 from evenkeel.recipes import name, name_exception, vocabulary
-from evenkeel.recipes.lint.claims import read_claims, words_of
+from evenkeel.recipes.lint.claims import is_layout, read_claims, words_of
 from evenkeel.recipes.lint.registry import Finding, Severity, Subject, declare, looks_at
 from evenkeel.recipes.lint.setup import setup_of_driver
 from evenkeel.recipes.lint.tree import Tree, mirrored_driver
@@ -25,7 +25,6 @@ WORD = declare(
     fix="Correct it, or add it to tests/test_suites/vocabulary.toml with its meaning.",
     severity=Severity.WARNING,
 )
-_FREQUENT = 3
 _LEAST_LETTERS = 5
 
 
@@ -45,7 +44,8 @@ def lone_recipe_is_well_named(tree: Tree, path: str) -> Iterator[Finding]:
     """The name of a recipe that has no driver."""
     if tree.exists(mirrored_driver(path)) or Path(path).name in tree.inherited:
         return
-    yield from _name(tree, path, "", tree.is_ours)
+    if tree.is_ours:
+        yield from _name(tree, path, "", True)
 
 
 def _name(tree: Tree, path: str, text: str, ours: bool) -> Iterator[Finding]:
@@ -96,17 +96,16 @@ def _strict(tree: Tree, path: str, stem: str, declared: bool) -> Iterator[Findin
 
 def _slips(tree: Tree, path: str, stem: str) -> Iterator[Finding]:
     """Words of this name alone that are one letter away from a word of several others."""
-    known = _packaged_words()
     for position, word in enumerate(words_of(stem)):
-        least = 3 if position == 0 else _LEAST_LETTERS
-        if tree.words[word] > 1 or word.lower() in known or sum(map(str.isalpha, word)) < least:
+        if tree.words[word] > 1 or is_layout(word) or _is_in_vocabulary(word):
             continue
-        for other, count in tree.words.items():
-            if (
-                count >= _FREQUENT
-                and abs(len(other) - len(word)) <= 1
-                and _one_letter_apart(word, other)
-            ):
+        if position and sum(map(str.isalpha, word)) < _LEAST_LETTERS:
+            continue
+        for other in tree.frequent_words:
+            # algorithms are short and look alike: dpo, rpo and ppo are three
+            if position == 0 and sorted(word) != sorted(other):
+                continue
+            if abs(len(other) - len(word)) <= 1 and _one_letter_apart(word, other):
                 yield Finding(
                     WORD.code,
                     path,
@@ -118,10 +117,10 @@ def _slips(tree: Tree, path: str, stem: str) -> Iterator[Finding]:
                 break
 
 
-def _packaged_words() -> frozenset[str]:
+def _is_in_vocabulary(word: str) -> bool:
     packaged = vocabulary.load()
-    sections = (packaged.algorithms, packaged.models, packaged.strategies, packaged.modifiers)
-    return frozenset(word.lower() for section in sections for word in section)
+    known = (packaged.algorithms, packaged.modifiers, packaged.datasets)
+    return any(word in words for words in known) or packaged.family(word) is not None
 
 
 def _one_letter_apart(left: str, right: str) -> bool:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
-from evenkeel.errors import InputError
+from evenkeel.errors import InputError, did_you_mean
 from evenkeel.recipes.lint.claims import read_claims, words_of
 from evenkeel.recipes.lint.driver_file import DriverFile
 from evenkeel.recipes.lint.listing_file import ListingFile
@@ -21,6 +21,8 @@ from evenkeel.recipes.lint.recipe_file import RecipeFile, RecipeFiles
 SUITES = "tests/test_suites"
 RECIPES = "examples/configs/recipes"
 _KEPT_LEAVES = 32
+_FREQUENT = 3
+_COMPARED = 200
 
 
 class Tree:
@@ -160,6 +162,16 @@ class Tree:
         return Counter(word for name in names for word in set(words_of(name)))
 
     @cached_property
+    def frequent_words(self) -> list[str]:
+        """Words that are in several names: no slip of the pen."""
+        return [word for word, count in self.words.items() if count >= _FREQUENT]
+
+    def nearest(self, name: str, names: Iterable[str]) -> str:
+        """`` (did you mean 'x'?)``; only names that begin alike, so that it stays quick."""
+        alike = [other for other in names if other[:6] == name[:6]]
+        return did_you_mean(name, alike[:_COMPARED])
+
+    @cached_property
     def states_allocations(self) -> bool:
         """Whether names say on what they run: not where most of several do without."""
         stated = sum(read_claims(name).allocation is not None for name in self.names)
@@ -201,8 +213,15 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _is_listing(entry: os.DirEntry[str]) -> bool:
-    name = entry.name
-    return name.endswith(".txt") and not name.startswith(("requirements", ".")) and entry.is_file()
+    """Whether a file lists drivers, or nothing; prose does neither."""
+    if not entry.name.endswith(".txt") or entry.name.startswith(".") or not entry.is_file():
+        return False
+    try:
+        rows = Path(entry.path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return True  # whoever reads it says what is wrong
+    named = [row for row in (row.partition("#")[0].strip() for row in rows) if row]
+    return not named or any(row.endswith(".sh") and " " not in row for row in named)
 
 
 def _files(root: Path, folder: str, suffixes: tuple[str, ...]) -> Iterator[str]:

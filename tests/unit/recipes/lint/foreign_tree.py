@@ -489,3 +489,4 @@ def add_odd_listings(tree: ForeignTree) -> None:
         "# llm/grpo-gone-1n8g-fsdp2tp1.sh\n",
     )
     tree.write("tests/test_suites/requirements.txt", "numpy\n")
+    tree.write("tests/test_suites/notes.txt", "See x.sh for how\nto run these by hand\n")

@@ -74,6 +74,21 @@ def other_backend(tree: ForeignTree) -> None:
     tree.add(NAME, cluster(4, 8), block=config(4), base="grpo_math_1B_megatron.yaml")
 
 
+def two_backends(tree: ForeignTree) -> None:
+    tree.add(NAME, GOOD + "  # both\n", block=config(4))
+    recipe = policy("dtensor_cfg: {tensor_parallel_size: 2}", "megatron_cfg: {enabled: true}")
+    tree.add(NAME, recipe + cluster(4, 8), block=config(4), driver=False)
+
+
+def no_backend(tree: ForeignTree) -> None:
+    recipe = policy("dtensor_cfg: {tensor_parallel_size: 2, enabled: false}")
+    tree.add(NAME, recipe + cluster(4, 8), block=config(4))
+
+
+def quoted_variable(tree: ForeignTree) -> None:
+    tree.add(NAME, GOOD, block=config(4), checks=('data["validation/accuracy"]["$MAX_STEPS"] > 1',))
+
+
 def no_recipe(tree: ForeignTree) -> None:
     tree.add(NAME, None, block=config(4))
 
@@ -249,6 +264,9 @@ PLANTED: list[tuple[Callable[[ForeignTree], None], list[tuple[str, str, int]]]] 
     (override_of_another_node_count, [("EK203", f"{L}/{NAME}.sh", 23)]),
     (wrong_tensor_size, [("EK205", f"{R}/{NAME}.yaml", 4)]),
     (other_backend, [("EK206", f"{R}/{NAME}.yaml", 1)]),
+    (two_backends, [("EK206", f"{R}/{NAME}.yaml", 4)]),
+    (no_backend, [("EK206", f"{R}/{NAME}.yaml", 3)]),
+    (quoted_variable, [("EK501", f"{L}/{NAME}.sh", 33)]),
     (no_recipe, [("EK101", f"{L}/{NAME}.sh", 1)]),
     (no_driver, [("EK102", f"{R}/{NAME}.yaml", 1)]),
     (no_listing, [("EK103", f"{L}/{NAME}.sh", 1)]),
