@@ -198,7 +198,7 @@ def _recipe_text(
 ) -> str:
     inherited = _inherited(parents, folder)
     wanted = _stated(name, inherited)
-    if listing.declared.device:
+    if listing.declared.device and _value(inherited, "cluster.device") is not None:
         wanted["cluster.device"] = listing.declared.device
     own: dict[str, Any] = {}
     for dotted, value in wanted.items():
@@ -220,6 +220,12 @@ def _recipe_text(
 def _stated(name: RecipeName, inherited: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted key → value, of everything that the name says and our schema has a key for."""
     strategy = name.strategy
+    allocation = {
+        "cluster.num_nodes": name.num_nodes,
+        "cluster.gpus_per_node": name.gpus_per_node,
+    }
+    if _value(inherited, "policy.parallel") is None:
+        return allocation  # another schema: what its other keys are called is not known here
     wanted: dict[str, Any] = {}
     if strategy.backend is not None:
         wanted["policy.backend"] = "megatron" if strategy.backend == "megatron" else "fsdp2"
@@ -237,9 +243,7 @@ def _stated(name: RecipeName, inherited: Mapping[str, Any]) -> dict[str, Any]:
     if name.vlm and _value(inherited, "policy.vision") is None:
         wanted["policy.vision"] = {}
     wanted.update(_batch(name, inherited))
-    wanted["cluster.num_nodes"] = name.num_nodes
-    wanted["cluster.gpus_per_node"] = name.gpus_per_node
-    return wanted
+    return {**wanted, **allocation}
 
 
 def _batch(name: RecipeName, inherited: Mapping[str, Any]) -> dict[str, int]:

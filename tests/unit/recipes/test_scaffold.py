@@ -203,3 +203,28 @@ def test_a_driver_to_start_from_gets_the_new_allocation_only(tree: Repository) -
     change = scaffold.new(tree, "sft-llama3.2-1b-2n4g-fsdp2tp1", like, "nightly")
     driver = next(write.text for write in change.writes if write.path.suffix == ".sh")
     assert driver == text.replace("NUM_NODES=1\n", "NUM_NODES=2\nGPUS_PER_NODE=4\n")
+
+
+def test_a_tree_with_a_schema_of_its_own_gets_the_keys_that_are_sure(tmp_path: Path) -> None:
+    tree = Repository(tmp_path)
+    like, name = "grpo-owl-1n8g-fsdp2tp1", "grpo-owl-2n4g-fsdp2tp2"
+    recipe = tree.recipe("llm", like)
+    recipe.parent.mkdir(parents=True)
+    recipe.write_text(
+        "policy:\n  dtensor_cfg:\n    tensor_parallel_size: 1\n"
+        "cluster:\n  num_nodes: 1\n  gpus_per_node: 8\n",
+        encoding="utf-8",
+    )
+    driver = tree.driver("llm", like)
+    driver.parent.mkdir(parents=True)
+    block = "# ===== BEGIN CONFIG =====\nNUM_NODES=1\n# ===== END CONFIG =====\n"
+    driver.write_text(block, encoding="utf-8")
+    (tree.suites_dir / "nightly.txt").write_text(f"llm/{like}.sh\n", encoding="utf-8")
+    written = {
+        write.path.name: write.text for write in scaffold.new(tree, name, like, "nightly").writes
+    }
+    assert written[f"{name}.yaml"].partition("\n")[2] == (
+        f"defaults: {like}.yaml\n\ncluster:\n  num_nodes: 2\n  gpus_per_node: 4\n"
+    )
+    assert "NUM_NODES=2\nGPUS_PER_NODE=4\n" in written[f"{name}.sh"]
+    assert written["nightly.txt"] == f"llm/{like}.sh\nllm/{name}.sh\n"
