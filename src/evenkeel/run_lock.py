@@ -46,7 +46,7 @@ class Holder:
         token: the lock's number.
         host, pid, pid_start: the process; ``pid_start`` tells it from a later one of the same pid.
         boot_id, pid_namespace: identify the boot of the machine, and the container on it.
-        job_id: of Slurm, if any.
+        job_id, restart: of Slurm, if any; a requeued job keeps its id and counts its restarts.
         since: when it got the lock, UTC.
         released: it ended in order.
     """
@@ -58,6 +58,7 @@ class Holder:
     boot_id: str
     pid_namespace: str
     job_id: str | None
+    restart: int
     since: str
     released: bool = False
 
@@ -140,10 +141,13 @@ class RunLock:
     def _acquire(self, stale_after_s: float) -> Holder:
         while True:
             newest = read_holder(self._paths)
-            if newest is not None and not newest.released:
-                self._await_end(newest, stale_after_s)
-                self.previous = newest
             mine = _me(1 if newest is None else newest.token + 1)
+            if newest is not None and not newest.released:
+                # Slurm gave this job new nodes, so its first start has lost the right to write,
+                # also where its processes live on because only the daemon of their node died
+                if not _is_earlier_start(newest, mine):
+                    self._await_end(newest, stale_after_s)
+                self.previous = newest
             if self._make(mine):
                 return mine
             # somebody else made that number first: look at them
@@ -230,6 +234,11 @@ def read_holder(paths: RunPaths) -> Holder | None:
         raise InputError("not a lock", path=path, fix="remove the file") from error
 
 
+def _is_earlier_start(holder: Holder, mine: Holder) -> bool:
+    same_job = holder.job_id is not None and holder.job_id == mine.job_id
+    return same_job and holder.restart < mine.restart
+
+
 def _me(token: int) -> Holder:
     return Holder(
         token=token,
@@ -239,6 +248,7 @@ def _me(token: int) -> Holder:
         boot_id=_boot_id(),
         pid_namespace=_pid_namespace(),
         job_id=os.environ.get("SLURM_JOB_ID"),
+        restart=int(os.environ.get("SLURM_RESTART_COUNT") or 0),
         since=now(),
     )
 

@@ -101,6 +101,19 @@ def test_a_living_holder_elsewhere_keeps_the_directory(paths: RunPaths) -> None:
         assert lock.is_current()
 
 
+def test_a_requeued_job_takes_over_from_its_own_first_start(
+    paths: RunPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    with RunLock(paths) as first:
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+        with RunLock(paths) as second:
+            assert (second.token, second.is_current(), first.is_current()) == (2, True, False)
+            monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+            with pytest.raises(RunLockedError):
+                RunLock(paths)
+
+
 def test_of_many_takers_one_gets_it(paths: RunPaths) -> None:
     asleep = RunLock(paths, heartbeat_s=1000)
     pretend_elsewhere(paths, asleep.token)

@@ -23,6 +23,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "lint": ("lint", "hold names, drivers, recipes, listings and checks against each other"),
     "plan": ("plan", "what drivers cost in GPU-hours, and what fits a budget"),
     "launch": ("launch", "snapshot the code and run drivers, on Slurm or here"),
+    "watch": ("watch", "follow the jobs of a launch to one verdict per recipe"),
     "continue": ("continuation", "run a launched recipe once more; what continue.sh calls"),
     "snapshot": ("snapshot", "verify, list and prune the snapshots of launches"),
     "driver": ("driver", "what driver scripts ask: train, judge, is there anything left to do"),

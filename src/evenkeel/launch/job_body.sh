@@ -49,10 +49,8 @@ if [ -z "$is_first" ] && [ "$(last_exit_status)" = "$exit_diverged" ]; then
     echo "evenkeel: the job before ended with a non-finite loss; this one does not go on from there"
     leave "$exit_diverged"
 fi
-# what an earlier job asked of its trainer when its time ran out does not concern this one
-if [ -f "$stop_request" ] && [ "$(cat "$stop_request")" = "$stop_at_limit" ]; then
-    rm -f "$stop_request"
-fi
+# what somebody asked of an earlier job's trainer does not concern this one
+rm -f "$stop_request"
 
 driver_pid=
 interrupted=

@@ -179,6 +179,17 @@ def only_night(snapshots_dir: Path, suite: str) -> Iterator[None]:
         yield
 
 
+def is_being_submitted(folder: Path) -> bool:
+    """Whether a launcher is at work on the launch in ``folder``."""
+    if read_state(folder) is not LaunchState.SUBMITTING:
+        return False
+    try:
+        with only_launcher(folder):
+            return False
+    except MachineError:
+        return True
+
+
 def job_environment(secrets: Mapping[str, str]) -> dict[str, str]:
     """What a job inherits: this process's environment and the secrets, by name."""
     kept = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_JOBS}

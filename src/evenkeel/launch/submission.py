@@ -88,9 +88,9 @@ def read_record(submission: Submission, run: int) -> JobRecord | None:
 
 
 def read_records(submission: Submission) -> list[JobRecord]:
-    """The records there are, of all runs up to the submission's last."""
-    runs = range(1, submission.first_run + submission.runs)
-    found = (read_record(submission, run) for run in runs)
+    """The records of all jobs of the recipe in order, later continuations and retries included."""
+    runs = [path.stem.removeprefix("run-") for path in submission.launch_dir.glob("run-*.json")]
+    found = (read_record(submission, run) for run in sorted(int(r) for r in runs if r.isdigit()))
     return [record for record in found if record is not None]
 
 

@@ -1,0 +1,155 @@
+"""``evenkeel watch``: follow the jobs of a launch to one verdict per recipe."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evenkeel.errors import EXIT_FINDING, EXIT_OK, InputError
+
+if TYPE_CHECKING:
+    from evenkeel.launch.launch_record import LaunchRecord
+    from evenkeel.launch.watch import Watcher
+
+EPILOG = """\
+examples:
+  evenkeel watch                           the newest launch of this repository
+  evenkeel watch 20260102T030405-1a2b3c    a launch by its id, or by its folder
+  evenkeel watch --once --json             how it stands now, for machines
+
+Ctrl-C ends the watching, not the jobs; call it again to go on. A run whose loss is not finite,
+or that has logged no step for --hang-minutes, is ended; a job that the cluster failed is tried
+again. --look-on does neither.
+
+exit status: 0 every recipe PASS or IMPROVED; 1 not so, or (--once) not yet
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.epilog = EPILOG
+    parser.add_argument("launch", nargs="?", metavar="LAUNCH", help="an id or a folder")
+    parser.add_argument("--root", type=Path, help="the repository (default: around here)")
+    parser.add_argument("--snapshot-dir", metavar="DIR", help="instead of code_snapshots")
+    parser.add_argument("--once", action="store_true", help="look once")
+    parser.add_argument("--json", action="store_true", help="the result as JSON")
+    parser.add_argument("--look-on", action="store_true", help="do nothing about any job")
+    parser.add_argument("--poll-s", type=float, default=15.0, metavar="S", help="default: 15")
+    parser.add_argument(
+        "--retries", type=int, default=2, metavar="N", help="of failures of the cluster; default: 2"
+    )
+    parser.add_argument(
+        "--retry-on",
+        action="append",
+        metavar="KIND",
+        help="node-failure, preempted, hardware; default: all three",
+    )
+    parser.add_argument(
+        "--hang-minutes", type=float, default=30.0, metavar="M", help="default: 30; 0: never"
+    )
+    parser.add_argument("--grace-s", type=float, default=120.0, help=argparse.SUPPRESS)
+    parser.add_argument("--forgotten-s", type=float, default=60.0, help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Watch to the end; the exit status of the CLI."""
+    record = find_launch(args.launch, args.root, args.snapshot_dir)
+    return watch(record, args)
+
+
+def find_launch(launch: str | None, root: Path | None, snapshot_dir: str | None) -> LaunchRecord:
+    """The launch that is meant: a folder, an id, or the newest one.
+
+    Raises:
+        InputError: there is no such launch.
+    """
+    from evenkeel.launch.launch_record import LAUNCHES, read_record
+    from evenkeel.launch.options import snapshots_dir
+    from evenkeel.run_paths import Repository
+
+    if launch and (Path(launch) / "launch.json").is_file():
+        return read_record(Path(launch).absolute())
+    base = root or Repository.around(Path.cwd()).root
+    folder = snapshots_dir(base, snapshot_dir, os.environ).absolute() / LAUNCHES
+    if launch:
+        if (folder / launch / "launch.json").is_file():
+            return read_record(folder / launch)
+        raise InputError(f"no launch {launch!r}", path=folder, fix="name one of its folders")
+    known = sorted(path.parent for path in folder.glob("[0-9]*/launch.json"))
+    if not known:
+        raise InputError("nothing was launched yet", path=folder, fix="start with tools/launch")
+    return read_record(known[-1])
+
+
+def watch(record: LaunchRecord, args: argparse.Namespace) -> int:
+    """Follow one launch; prints as it goes and the verdicts at the end."""
+    from evenkeel.launch.cluster import Cluster
+    from evenkeel.launch.intervention import NoIntervention, SlurmIntervention
+    from evenkeel.launch.launcher import is_being_submitted
+    from evenkeel.launch.request import ExecutorKind
+    from evenkeel.launch.watch import Watcher
+    from evenkeel.report.watch_view import view_of
+
+    cluster, view = Cluster(), view_of(sys.stdout, quiet=args.json)
+    local = record.options.executor is ExecutorKind.LOCAL
+    policy = _policy(args)
+    watcher = Watcher(
+        record.submissions(),
+        cluster,
+        policy,
+        act=NoIntervention()
+        if args.look_on or args.once or local
+        else SlurmIntervention(cluster, policy.grace_s, view.note),
+        being_submitted=lambda: is_being_submitted(record.folder),
+    )
+    with view:
+        while True:
+            rows = watcher.poll()
+            view.show(rows, watcher.trouble)
+            if watcher.is_done or args.once:
+                break
+            time.sleep(args.poll_s)
+    return _conclude(record, watcher, args)
+
+
+def _policy(args: argparse.Namespace) -> Any:
+    from evenkeel.launch.outcome import INFRASTRUCTURE, Outcome, RetryPolicy
+    from evenkeel.launch.run_progress import DoomPolicy
+    from evenkeel.launch.watch import WatchPolicy
+
+    names = {kind.value.replace(" ", "-"): kind for kind in INFRASTRUCTURE}
+    kinds: set[Outcome] = set()
+    for word in args.retry_on or names:
+        if word not in names:
+            raise InputError(
+                f"--retry-on {word}: not a failure of the cluster", fix=f"one of {sorted(names)}"
+            )
+        kinds.add(names[word])
+    return WatchPolicy(
+        retry=RetryPolicy(args.retries, frozenset(kinds)),
+        doom=DoomPolicy(hang_s=args.hang_minutes * 60 or None),
+        grace_s=args.grace_s,
+        forgotten_s=args.forgotten_s,
+    )
+
+
+def _conclude(record: LaunchRecord, watcher: Watcher, args: argparse.Namespace) -> int:
+    from evenkeel.convergence.verdict import Verdict
+    from evenkeel.report.watch_result import result_of, write_result
+    from evenkeel.report.watch_view import verdict_lines
+
+    result = result_of(record, watcher)
+    if watcher.is_done:
+        write_result(record, result)
+    if args.json:
+        print(json.dumps(result, indent=2))
+    elif watcher.is_done:
+        print("\n".join(verdict_lines(result)))
+    verdicts = [recipe["verdict"] for recipe in result["recipes"]]
+    good = all(verdict is not None and Verdict(verdict).exit_code == 0 for verdict in verdicts)
+    return EXIT_OK if good else EXIT_FINDING

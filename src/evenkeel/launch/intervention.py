@@ -1,0 +1,184 @@
+"""What a watcher does about a run: end it, cancel what would follow, submit it again."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import Protocol, TypeVar
+
+from evenkeel import atomic_file
+from evenkeel.errors import EvenkeelError
+from evenkeel.launch.cluster import Cluster
+from evenkeel.launch.evidence import read_stopped, stopped_path, write_stopped
+from evenkeel.launch.executor import SlurmSubmitter
+from evenkeel.launch.job_report import JobReport, JobState
+from evenkeel.launch.outcome import StopReason
+from evenkeel.launch.request import Submission
+from evenkeel.launch.run_progress import Step
+from evenkeel.launch.submission import JobRecord, submit_chain, submit_forgotten
+from evenkeel.run_paths import RunPaths
+
+T = TypeVar("T")
+
+
+class Intervention(Protocol):
+    """What a watcher may ask for. Every request may come again at the next look."""
+
+    acts: bool
+
+    def stop(
+        self,
+        submission: Submission,
+        record: JobRecord,
+        records: Sequence[JobRecord],
+        report: JobReport | None,
+        reason: StopReason,
+        message: str,
+        steps: Sequence[Step],
+    ) -> None:
+        """End a job that runs; with a lost run, also what waits behind it."""
+
+    def cancel_waiting(self, submission: Submission, records: Sequence[JobRecord]) -> None:
+        """Cancel the jobs of a chain that have not started."""
+
+    def retry(self, submission: Submission, records: Sequence[JobRecord]) -> None:
+        """Submit one more job of the recipe."""
+
+    def submit_forgotten(self, submission: Submission, record: JobRecord) -> None:
+        """Submit a job again that the controller has lost."""
+
+
+class NoIntervention:
+    """Looks on."""
+
+    acts = False
+
+    def stop(
+        self,
+        submission: Submission,
+        record: JobRecord,
+        records: Sequence[JobRecord],
+        report: JobReport | None,
+        reason: StopReason,
+        message: str,
+        steps: Sequence[Step],
+    ) -> None:
+        """Nothing."""
+
+    def cancel_waiting(self, submission: Submission, records: Sequence[JobRecord]) -> None:
+        """Nothing."""
+
+    def retry(self, submission: Submission, records: Sequence[JobRecord]) -> None:
+        """Nothing."""
+
+    def submit_forgotten(self, submission: Submission, record: JobRecord) -> None:
+        """Nothing."""
+
+
+class SlurmIntervention:
+    """Acts on the cluster.
+
+    Args:
+        cluster: where the jobs run.
+        grace_s: seconds between asking a job to stop and cancelling it.
+        say: takes a line for each thing that is done.
+    """
+
+    acts = True
+
+    def __init__(
+        self, cluster: Cluster, grace_s: float, say: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self._cluster = cluster
+        self._grace_s = grace_s
+        self._say = say
+        self._done: set[str] = set()
+
+    def stop(
+        self,
+        submission: Submission,
+        record: JobRecord,
+        records: Sequence[JobRecord],
+        report: JobReport | None,
+        reason: StopReason,
+        message: str,
+        steps: Sequence[Step],
+    ) -> None:
+        """Ask the trainer to save and end; cancel the job when it has not done so in time.
+
+        What is behind it in the chain is cancelled, too, unless it only hung: then the next job
+        goes on from the last checkpoint.
+        """
+        if read_stopped(submission, record.run) is None:
+            rest = [one for one in records if one.run > record.run]
+            lost = reason is not StopReason.HUNG
+            saved = _gpu_hours_left(submission, report, len(rest) if lost else 0)
+            evidence = {
+                "gpu_hours_saved": round(saved, 3),
+                "steps": [[step.step, repr(step.loss)] for step in steps],
+            }
+            write_stopped(submission, record.run, reason, message, evidence)
+            atomic_file.write_text(RunPaths(submission.run_dir).stop_request, message + "\n")
+            self._say(f"{submission.name}: ending it: {message}; saves {saved:.2f} GPU-hours")
+            if lost:
+                self.cancel_waiting(submission, rest)
+        age_s = time.time() - stopped_path(submission, record.run).stat().st_mtime
+        if age_s >= self._grace_s:
+            self._once(f"cancel {record.name}", partial(self._cluster.cancel, [record.name]))
+
+    def cancel_waiting(self, submission: Submission, records: Sequence[JobRecord]) -> None:
+        """Cancel by name and only while pending: a job that has started ends by itself."""
+        for record in records:
+            if record.job_id is not None:
+                cancel = partial(self._cluster.cancel, [record.name], state=JobState.PENDING)
+                self._once(f"cancel pending {record.name}", cancel)
+
+    def retry(self, submission: Submission, records: Sequence[JobRecord]) -> None:
+        """One more job, with a number and a name of its own; the earlier ones stay on record."""
+        run = records[-1].run + 1
+        again = replace(submission, first_run=run, runs=1)
+        self._say(f"{submission.name}: trying again as job {run} of its chain")
+        _apart(_submit, again)
+
+    def submit_forgotten(self, submission: Submission, record: JobRecord) -> None:
+        """The same job again, under a new id; its twin, should it turn up, ends at once."""
+        self._say(f"{submission.name}: Slurm does not know job {record.job_id}: submitting again")
+        _apart(_submit_again, submission, record.run)
+
+    def _once(self, key: str, act: Callable[[], None]) -> None:
+        """Requests come at every look; one that failed is tried again at the next."""
+        if key in self._done:
+            return
+        try:
+            act()
+        except EvenkeelError as error:
+            self._say(f"{key}: {error.message}")
+        else:
+            self._done.add(key)
+
+
+def _gpu_hours_left(submission: Submission, report: JobReport | None, jobs_behind: int) -> float:
+    """GPU-hours that were asked for and will not be used."""
+    shape = submission.shape
+    used_s = report.elapsed_s if report is not None else 0
+    left_minutes = max(0.0, shape.num_minutes - used_s / 60) + jobs_behind * shape.num_minutes
+    return left_minutes / 60 * shape.num_nodes * shape.gpus_per_node
+
+
+def _submit(submission: Submission) -> list[JobRecord]:
+    return submit_chain(submission, SlurmSubmitter(), Cluster())
+
+
+def _submit_again(submission: Submission, run: int) -> JobRecord:
+    return submit_forgotten(submission, run, SlurmSubmitter(), Cluster())
+
+
+def _apart(function: Callable[..., T], *arguments: object) -> T:
+    """Call it in another process: submitting loads nemo_run, with hundreds of MB."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()

@@ -1,0 +1,152 @@
+"""How far a run is, how fast it goes and how its loss does, followed in its own event files."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from evenkeel.launch.outcome import Progress, StopReason
+from evenkeel.metrics.event_follower import EventFollower
+from evenkeel.run_paths import RunPaths
+
+LOSS = "train/loss"
+RECENT_STEPS = 50
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step as logged; ``wall_time`` in seconds since the epoch."""
+
+    step: int
+    loss: float
+    wall_time: float
+
+
+@dataclass(frozen=True)
+class DoomPolicy:
+    """When a run counts as lost.
+
+    Attributes:
+        steps_above: consecutive steps above the upper edge of the band.
+        hang_s: seconds without a step, counted from the start of the job or the last step; None:
+            never.
+    """
+
+    steps_above: int = 20
+    hang_s: float | None = 1800.0
+
+
+class RunProgress:
+    """Follows one run. Memory does not grow with its length.
+
+    Args:
+        paths: the run's files.
+    """
+
+    def __init__(self, paths: RunPaths) -> None:
+        self._follower = EventFollower(paths.log_dir, tags={LOSS})
+        self.recent: deque[Step] = deque(maxlen=RECENT_STEPS)
+        self.last_step = 0
+        self._job_began = 0.0
+        self._first_of_job: Step | None = None
+        self._last_of_job: Step | None = None
+
+    def poll(self, job_began: float) -> None:
+        """Read what is new.
+
+        Args:
+            job_began: when the job that runs now started, in seconds since the epoch; what was
+                logged before it was another job's.
+        """
+        if job_began != self._job_began:
+            self._job_began = job_began
+            self._first_of_job = self._last_of_job = None
+            for step in self.recent:
+                self._count(step)
+        for scalar in self._follower.poll():
+            step = Step(scalar.step, scalar.value, scalar.wall_time)
+            # a resumed run begins again at its checkpoint: what it repeats replaces what was
+            while self.recent and self.recent[-1].step >= step.step:
+                self.recent.pop()
+            self.recent.append(step)
+            self.last_step = max(self.last_step, step.step)
+            self._count(step)
+
+    def _count(self, step: Step) -> None:
+        if step.wall_time >= self._job_began:
+            self._first_of_job = self._first_of_job or step
+            self._last_of_job = step
+
+    @property
+    def last(self) -> Step | None:
+        """The newest step; None before the first."""
+        return self.recent[-1] if self.recent else None
+
+    @property
+    def last_of_job(self) -> Step | None:
+        """The newest step of the job that runs now."""
+        return self._last_of_job
+
+    @property
+    def step_time_s(self) -> float | None:
+        """Seconds per step of the job that runs now, over its recent steps."""
+        steps = [step for step in self.recent if step.wall_time >= self._job_began]
+        if len(steps) < 2 or steps[-1].step <= steps[0].step:
+            return None
+        return (steps[-1].wall_time - steps[0].wall_time) / (steps[-1].step - steps[0].step)
+
+    def of_job(self, max_steps: int, steps_wanted: int) -> Progress:
+        """What there is to say of the job that runs now, or ran last."""
+        first, last = self._first_of_job, self._last_of_job
+        done = last.step - first.step + 1 if first and last else 0
+        return Progress(self.last_step, max_steps, steps_wanted, done, self.step_time_s)
+
+
+def doom(
+    steps: Sequence[Step], upper: Mapping[int, float], policy: DoomPolicy
+) -> tuple[StopReason, str] | None:
+    """Why a run should be ended now, and the sentence that says so; None while it may go on.
+
+    Args:
+        steps: the newest steps, oldest first.
+        upper: upper edge of the loss's band by step; steps without one are not compared.
+        policy: how patient to be.
+    """
+    for step in steps:
+        if not math.isfinite(step.loss):
+            return StopReason.NON_FINITE, f"{LOSS} is {step.loss} at step {step.step}"
+    above = 0
+    for step in reversed(steps):
+        edge = upper.get(step.step)
+        if edge is None or step.loss <= edge:
+            break
+        above += 1
+    if above and above >= policy.steps_above:
+        last = steps[-1]
+        return StopReason.ABOVE_BAND, (
+            f"{LOSS} was above its band for {above} steps in a row; "
+            f"at step {last.step} it is {last.loss:.4g}, the band ends at {upper[last.step]:.4g}"
+        )
+    return None
+
+
+def hang(
+    now: float, job_began: float, last: Step | None, policy: DoomPolicy
+) -> tuple[StopReason, str] | None:
+    """The same for a trainer that logs no step any more.
+
+    Args:
+        now: seconds since the epoch.
+        job_began: when its job started.
+        last: the newest step of this job.
+        policy: how patient to be.
+    """
+    if policy.hang_s is None:
+        return None
+    silent_s = now - max(job_began, last.wall_time if last else 0.0)
+    if silent_s <= policy.hang_s:
+        return None
+    where = f"after step {last.step}" if last else "and none since the job began"
+    return StopReason.HUNG, f"no step for {silent_s / 60:.1f} minutes {where}"

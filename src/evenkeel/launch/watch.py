@@ -1,0 +1,354 @@
+"""Watching a launch: what each job does, how each run goes, and what has to be done about it.
+
+Everything is read again from Slurm, the job records and the runs' own files at every look, so a
+watcher can be killed and started again at any time, and several may watch at once. One look costs
+one ``squeue`` and at most one look into the accounts, however many jobs there are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from evenkeel.launch.cluster import Cluster, ClusterUnreachableError
+from evenkeel.launch.evidence import gather, local_report, read_journal
+from evenkeel.launch.intervention import Intervention, NoIntervention
+from evenkeel.launch.job_report import JobReport, JobState
+from evenkeel.launch.job_script import job_files
+from evenkeel.launch.outcome import (
+    Evidence,
+    JobOutcome,
+    Outcome,
+    RetryPolicy,
+    decide,
+    of_chain,
+)
+from evenkeel.launch.request import ExecutorKind, Submission
+from evenkeel.launch.run_progress import DoomPolicy, RunProgress, doom, hang
+from evenkeel.launch.submission import JobRecord, SubmitState, read_records
+from evenkeel.run_paths import RunPaths
+
+
+@dataclass(frozen=True)
+class WatchPolicy:
+    """How patient a watcher is, and what it may do.
+
+    Attributes:
+        retry: which failures get another job.
+        doom: when a run is ended early.
+        forgotten_s: seconds for which nobody may know a job before it counts as lost.
+        grace_s: seconds between asking a job to stop and cancelling it.
+    """
+
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    doom: DoomPolicy = field(default_factory=DoomPolicy)
+    forgotten_s: float = 60.0
+    grace_s: float = 120.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recipe as it stands, ready to show.
+
+    Attributes:
+        recipe: its name.
+        job_id: of the job that matters now; None where there is none.
+        run, runs: which job of the chain that is, and how many there are.
+        state: Slurm's word, or ours where Slurm has none.
+        reason: why it waits or ended.
+        step, max_steps: how far the run is.
+        step_time_s: seconds per step; None before there are two.
+        left_s: seconds until the last step at that pace; None where unknown.
+        loss: of the last step.
+        gpu_hours: that its jobs have held so far.
+        outcome: how the recipe stands.
+    """
+
+    recipe: str
+    job_id: int | None
+    run: int
+    runs: int
+    state: str
+    reason: str
+    step: int
+    max_steps: int
+    step_time_s: float | None
+    left_s: float | None
+    loss: float | None
+    gpu_hours: float
+    outcome: JobOutcome
+
+    @property
+    def is_done(self) -> bool:
+        """Nothing of this recipe will run any more."""
+        return self.outcome.kind.is_final
+
+
+@dataclass
+class _Job:
+    """What is remembered of a job between two looks."""
+
+    outcome: JobOutcome | None = None  # the final one
+    report: JobReport | None = None
+    missing_since: float | None = None
+
+
+class RecipeWatch:
+    """One recipe of the launch."""
+
+    def __init__(self, submission: Submission, upper: Mapping[int, float]) -> None:
+        self.submission = submission
+        self.paths = RunPaths(submission.run_dir)
+        self.progress = RunProgress(self.paths)
+        self.upper = upper
+        self.records: list[JobRecord] = []
+        self.jobs: dict[int, _Job] = {}
+        self.outcome = JobOutcome(Outcome.WAITING, "")
+
+    def refresh(self) -> None:
+        """Read which jobs there are by now."""
+        self.records = read_records(self.submission)
+        for record in self.records:
+            job = self.jobs.setdefault(record.run, _Job())
+            if job.report is not None and job.report.job_id != record.job_id:
+                self.jobs[record.run] = _Job()  # submitted again under another id
+
+    def open_jobs(self) -> dict[int, str]:
+        """Id → name of the jobs that Slurm has to be asked about."""
+        return {
+            record.job_id: record.name
+            for record in self.records
+            if record.job_id is not None and self.jobs[record.run].outcome is None
+        }
+
+    @property
+    def current(self) -> JobRecord | None:
+        """The first job that has not ended, else the last one."""
+        for record in self.records:
+            if self.jobs[record.run].outcome is None:
+                return record
+        return self.records[-1] if self.records else None
+
+    def evidence(self, record: JobRecord, report: JobReport | None) -> Evidence:
+        """What is known of a job, with the progress of its run."""
+        shape = self.submission.shape
+        self.progress.poll(self.began(record, report))
+        ended = report is None or report.state.is_final
+        progress = self.progress.of_job(shape.max_steps, shape.steps_per_run)
+        return gather(self.submission, record, report, progress, with_output=ended)
+
+    def began(self, record: JobRecord, report: JobReport | None) -> float:
+        """When the job last started, in seconds since the epoch; 0: it has not."""
+        journal = read_journal(job_files(self.submission, record.run).journal)
+        starts = [event.time_s for event in journal if event.event == "start"]
+        if starts:
+            return starts[-1]
+        waits = report is None or report.state.is_waiting
+        start = None if waits or report is None else report.start
+        return start.timestamp() if start else 0.0
+
+
+class Watcher:
+    """Looks at all recipes of a launch.
+
+    Args:
+        submissions: the recipes.
+        cluster: where their jobs run.
+        policy: how patient to be.
+        act: what is done about a run that is lost or failed; None: only look.
+        upper: recipe → upper edge of its loss's band by step.
+        being_submitted: whether a launcher is at work on the launch, so that jobs which are not
+            there yet will come.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        submissions: Sequence[Submission],
+        cluster: Cluster,
+        policy: WatchPolicy | None = None,
+        *,
+        act: Intervention | None = None,
+        upper: Mapping[str, Mapping[int, float]] | None = None,
+        being_submitted: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        bands = upper or {}
+        self.recipes = [RecipeWatch(one, bands.get(one.name, {})) for one in submissions]
+        self._cluster = cluster
+        self._policy = policy or WatchPolicy()
+        self._act: Intervention = act or NoIntervention()
+        self._being_submitted = being_submitted
+        self._clock = clock
+        self.trouble: str | None = None
+        """Why the last look saw nothing of the cluster; None when it did."""
+
+    @property
+    def is_done(self) -> bool:
+        """Every recipe has its last outcome."""
+        return all(recipe.outcome.kind.is_final for recipe in self.recipes)
+
+    def poll(self) -> list[Row]:
+        """Look once; a row per recipe, in the order of the launch."""
+        expected: dict[int, str] = {}
+        for recipe in self._open():
+            recipe.refresh()
+            expected |= recipe.open_jobs()
+        reports: dict[int, JobReport] | None = {}
+        self.trouble = None
+        try:
+            reports = self._cluster.reports(expected) if expected else {}
+        except ClusterUnreachableError as error:
+            reports, self.trouble = None, error.message
+        for recipe in self._open():
+            self._look(recipe, reports)
+        return [self._row(recipe) for recipe in self.recipes]
+
+    @staticmethod
+    def gpu_hours(recipe: RecipeWatch) -> float:
+        """GPU-hours that the jobs of a recipe have held, each since its last start."""
+        shape = recipe.submission.shape
+        reports = (job.report for job in recipe.jobs.values() if job.report is not None)
+        return sum(one.elapsed_s for one in reports) / 3600 * shape.num_nodes * shape.gpus_per_node
+
+    def _open(self) -> list[RecipeWatch]:
+        return [recipe for recipe in self.recipes if not recipe.outcome.kind.is_final]
+
+    def _look(self, recipe: RecipeWatch, reports: Mapping[int, JobReport] | None) -> None:
+        outcomes = []
+        for record in recipe.records:
+            job = recipe.jobs[record.run]
+            if job.outcome is None:
+                outcomes.append(self._look_at_job(recipe, record, job, reports))
+            else:
+                outcomes.append(job.outcome)
+        planned = recipe.submission.first_run + recipe.submission.runs - 1
+        refused = any(record.state is SubmitState.REFUSED for record in recipe.records)
+        if (recipe.records[-1].run if recipe.records else 0) < planned and not refused:
+            outcomes.append(self._not_submitted(recipe))
+        outcome = of_chain(outcomes)
+        if outcome.kind in (Outcome.COMPLETED, Outcome.DIVERGED, Outcome.DOOMED):
+            self._act.cancel_waiting(recipe.submission, recipe.records)
+        elif outcome.kind.is_final and self._may_retry(recipe, outcome, outcomes):
+            self._act.retry(recipe.submission, recipe.records)
+            outcome = JobOutcome(Outcome.REQUEUED, f"tried again after: {outcome.message}")
+        recipe.outcome = outcome
+
+    def _look_at_job(
+        self,
+        recipe: RecipeWatch,
+        record: JobRecord,
+        job: _Job,
+        reports: Mapping[int, JobReport] | None,
+    ) -> JobOutcome:
+        report = self._report(recipe, record, job, reports)
+        is_current = record is recipe.current
+        if report is not None and report.state.is_waiting and not is_current:
+            return JobOutcome(Outcome.WAITING, report.reason)
+        outcome = decide(recipe.evidence(record, report))
+        if outcome.kind is Outcome.UNKNOWN and reports is not None:
+            outcome = self._unknown(recipe, record, job, outcome)
+        elif outcome.kind is not Outcome.UNKNOWN:
+            job.missing_since = None
+        if outcome.kind is Outcome.RUNNING:
+            self._check_health(recipe, record, report)
+        if outcome.kind.is_final and reports is not None:
+            job.outcome = outcome
+        return outcome
+
+    def _report(
+        self,
+        recipe: RecipeWatch,
+        record: JobRecord,
+        job: _Job,
+        reports: Mapping[int, JobReport] | None,
+    ) -> JobReport | None:
+        if recipe.submission.options.executor is ExecutorKind.LOCAL:
+            job.report = local_report(recipe.submission, record)
+        elif reports is not None and record.job_id is not None:
+            found = reports.get(record.job_id)
+            if found is None or found.state is JobState.UNKNOWN:
+                return found
+            job.report = found
+        return job.report
+
+    def _unknown(
+        self, recipe: RecipeWatch, record: JobRecord, job: _Job, outcome: JobOutcome
+    ) -> JobOutcome:
+        """Nobody knows the job: wait a while, then it was forgotten or lost."""
+        job.missing_since = job.missing_since or self._clock()
+        if self._clock() - job.missing_since < self._policy.forgotten_s:
+            return outcome
+        began = read_journal(job_files(recipe.submission, record.run).journal)
+        if not began and self._is_recent(record):
+            self._act.submit_forgotten(recipe.submission, record)
+            job.missing_since = None
+            return JobOutcome(Outcome.WAITING, "Slurm had forgotten it; submitted again")
+        what = "it left no end" if began else "it never began"
+        return JobOutcome(Outcome.NODE_FAILURE, f"Slurm does not know it any more, and {what}")
+
+    def _not_submitted(self, recipe: RecipeWatch) -> JobOutcome:
+        if self._being_submitted():
+            return JobOutcome(Outcome.WAITING, "being submitted")
+        return JobOutcome(
+            Outcome.BAD_SUBMISSION,
+            "it was never submitted: its launcher ended before; go on with tools/launch --resume",
+        )
+
+    def _may_retry(
+        self, recipe: RecipeWatch, outcome: JobOutcome, outcomes: Sequence[JobOutcome]
+    ) -> bool:
+        failed = sum(one.kind in self._policy.retry.kinds for one in outcomes)
+        last = recipe.records[-1] if recipe.records else None
+        recent = last is not None and self._is_recent(last)
+        return recent and self._act.acts and self._policy.retry.wants(outcome, failed)
+
+    def _is_recent(self, record: JobRecord) -> bool:
+        """A watcher that looks at last month's launch must not submit anything."""
+        try:
+            age_s = self._clock() - datetime.fromisoformat(record.time).timestamp()
+        except ValueError:
+            return False
+        return age_s < 14 * 24 * 3600
+
+    def _check_health(
+        self, recipe: RecipeWatch, record: JobRecord, report: JobReport | None
+    ) -> None:
+        progress, policy = recipe.progress, self._policy.doom
+        began = recipe.began(record, report)
+        last = progress.last_of_job
+        steps = [step for step in progress.recent if step.wall_time >= began]
+        found = doom(steps, recipe.upper, policy)
+        if found is None and began:
+            found = hang(self._clock(), began, last, policy)
+        if found is not None:
+            reason, message = found
+            self._act.stop(
+                recipe.submission, record, recipe.records, report, reason, message, steps
+            )
+
+    def _row(self, recipe: RecipeWatch) -> Row:
+        shape, progress = recipe.submission.shape, recipe.progress
+        record = recipe.current
+        report = recipe.jobs[record.run].report if record else None
+        waiting = report is None or not report.state.holds_nodes
+        pace = progress.step_time_s
+        left = None if pace is None else pace * max(0, shape.max_steps - progress.last_step)
+        state = recipe.outcome.kind.value.upper() if report is None else report.state.value
+        return Row(
+            recipe=recipe.submission.name,
+            job_id=record.job_id if record else None,
+            run=record.run if record else 0,
+            runs=max(recipe.submission.runs, record.run if record else 0),
+            state=state,
+            reason=recipe.outcome.message or (report.reason if report else ""),
+            step=progress.last_step,
+            max_steps=shape.max_steps,
+            step_time_s=None if waiting else pace,
+            left_s=None if waiting else left,
+            loss=progress.last.loss if progress.last else None,
+            gpu_hours=self.gpu_hours(recipe),
+            outcome=recipe.outcome,
+        )

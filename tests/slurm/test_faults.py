@@ -1,0 +1,278 @@
+"""Every fault that a night can bring, on a real Slurm, and the outcome that it must lead to."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from launches import make_submission
+from mini_cluster import MiniCluster, _wait
+
+from evenkeel.launch.cluster import Cluster
+from evenkeel.launch.executor import SlurmSubmitter
+from evenkeel.launch.intervention import SlurmIntervention
+from evenkeel.launch.job_script import job_files
+from evenkeel.launch.outcome import JobOutcome, Outcome, RetryPolicy
+from evenkeel.launch.request import LaunchOptions, Submission
+from evenkeel.launch.run_progress import DoomPolicy
+from evenkeel.launch.submission import JobRecord, submit_chain
+from evenkeel.launch.watch import RecipeWatch, Watcher, WatchPolicy
+
+ClusterMaker = Callable[..., MiniCluster]
+TRAINER = Path(__file__).with_name("stand_in_trainer.py")
+NO_RETRY = RetryPolicy(retries=0)
+
+
+def training(
+    folder: Path,
+    *faults: str,
+    letter: str = "t",
+    max_steps: int = 10,
+    step_s: float = 0.05,
+    per_run: int = 1000,
+    **more: Any,
+) -> Submission:
+    """A recipe whose driver runs the stand-in trainer with these faults."""
+    options = ["--max-steps", str(max_steps), "--step-s", str(step_s), "--per-run", str(per_run)]
+    trainer = shlex.join([sys.executable, str(TRAINER), *options])
+    driver = f'{trainer} -- "${{0%.sh}}" {shlex.join(faults)}'
+    name = f"sft-{letter}-1n1g-fsdp2tp1"
+    return make_submission(folder, driver, name=name, max_steps=max_steps, **more)
+
+
+def submit(submission: Submission) -> list[JobRecord]:
+    return submit_chain(submission, SlurmSubmitter(), Cluster())
+
+
+def job_id(record: JobRecord) -> int:
+    assert record.job_id is not None
+    return record.job_id
+
+
+def watcher_of(
+    submissions: Sequence[Submission],
+    *,
+    retry: RetryPolicy = NO_RETRY,
+    hang_s: float | None = None,
+    notes: list[str] | None = None,
+) -> Watcher:
+    cluster = Cluster()
+    policy = WatchPolicy(retry=retry, doom=DoomPolicy(hang_s=hang_s), forgotten_s=2, grace_s=1)
+    say = (lambda line: None) if notes is None else notes.append
+    act = SlurmIntervention(cluster, policy.grace_s, say)
+    return Watcher(submissions, cluster, policy, act=act)
+
+
+def to_the_end(watcher: Watcher, limit_s: float = 120) -> list[RecipeWatch]:
+    def look() -> bool:
+        watcher.poll()
+        return watcher.is_done
+
+    _wait("the end of all recipes", look, limit_s)
+    return watcher.recipes
+
+
+def outcome_of(submission: Submission, **options: Any) -> JobOutcome:
+    (recipe,) = to_the_end(watcher_of([submission], **options))
+    return recipe.outcome
+
+
+def trained(submission: Submission) -> list[int]:
+    """Steps that were checkpointed, in order: none may be missing, none done twice."""
+    return [int(line) for line in (submission.run_dir / "trained").read_text().split()]
+
+
+def wait_for_step(submission: Submission, step: int) -> None:
+    file = submission.run_dir / "trained"
+    _wait(f"step {step}", lambda: file.exists() and len(file.read_text().split()) >= step, 60)
+
+
+def lose_node(cluster: MiniCluster, name: str) -> None:
+    """A node dies; Slurm, which would notice in half a minute, is told at once."""
+    cluster.kill_node(name)
+    cluster.run("scontrol", "update", f"nodename={name}", "state=down", "reason=test")
+
+
+def test_a_chain_trains_every_step_once_and_ends_early(
+    cluster: MiniCluster, tmp_path: Path
+) -> None:
+    submission = training(tmp_path, per_run=4, max_steps=10, runs=5, steps_per_run=4)
+    records = submit(submission)
+    (recipe,) = to_the_end(watcher_of([submission]))
+    assert recipe.outcome.kind is Outcome.COMPLETED
+    assert trained(submission) == list(range(1, 11))
+    kinds = [job.outcome.kind for job in recipe.jobs.values() if job.outcome]
+    assert kinds[:3] == [Outcome.INCOMPLETE, Outcome.INCOMPLETE, Outcome.COMPLETED]
+    # what was left of the chain is cancelled, or found nothing to do
+    for record in records[3:]:
+        assert cluster.wait_for(job_id(record), "CANCELLED", "COMPLETED")
+    assert trained(submission) == list(range(1, 11))
+
+
+def test_a_killed_node_costs_no_step(new_cluster: ClusterMaker, tmp_path: Path) -> None:
+    cluster = new_cluster(nodes=2)
+    submission = training(tmp_path, step_s=0.2, max_steps=20)
+    (record,) = submit(submission)
+    wait_for_step(submission, 3)
+    lose_node(cluster, cluster.nodes[0])
+    outcome = outcome_of(submission)
+    assert outcome.kind is Outcome.COMPLETED
+    assert outcome.nodes == tuple(cluster.nodes)
+    assert trained(submission) == list(range(1, 21))
+    assert cluster.state(job_id(record)) == "COMPLETED"
+
+
+def test_a_killed_node_without_requeue_is_a_node_failure_and_is_retried(
+    new_cluster: ClusterMaker, tmp_path: Path
+) -> None:
+    cluster = new_cluster(nodes=2)
+    options = LaunchOptions(sbatch_options=("--no-requeue",))
+    submission = training(tmp_path, step_s=0.2, max_steps=20, options=options)
+    submit(submission)
+    wait_for_step(submission, 3)
+    lose_node(cluster, cluster.nodes[0])
+    assert outcome_of(submission).kind is Outcome.NODE_FAILURE
+    notes: list[str] = []
+    watcher = watcher_of([submission], retry=RetryPolicy(retries=1), notes=notes)
+    (recipe,) = to_the_end(watcher)
+    assert recipe.outcome.kind is Outcome.COMPLETED
+    assert [job.outcome.kind for job in recipe.jobs.values() if job.outcome] == [
+        Outcome.NODE_FAILURE,
+        Outcome.COMPLETED,
+    ]
+    assert [job.outcome.nodes for job in recipe.jobs.values() if job.outcome] == [
+        (cluster.nodes[0],),
+        (cluster.nodes[1],),
+    ]
+    assert trained(submission) == list(range(1, 21))
+    assert len(notes) == 1
+
+
+def test_a_writer_that_slurm_has_given_up_notices(
+    new_cluster: ClusterMaker, tmp_path: Path
+) -> None:
+    """Only slurmd dies: the job is started again elsewhere while its first start lives on."""
+    cluster = new_cluster(nodes=2)
+    submission = training(tmp_path, step_s=0.3, max_steps=40)
+    submit(submission)
+    wait_for_step(submission, 3)
+    cluster.kill_slurmd(cluster.nodes[0])
+    name = cluster.nodes[0]
+    cluster.run("scontrol", "update", f"nodename={name}", "state=down", "reason=test")
+    assert outcome_of(submission).kind is Outcome.COMPLETED
+    assert "another writer has taken over" in job_files(submission, 1).output.read_text()
+    steps = trained(submission)
+    # the two may overlap by the step that was being written when the second one began
+    assert sorted(set(steps)) == list(range(1, 41))
+    assert len(steps) <= 41
+
+
+def test_a_requeued_and_a_preempted_job_go_on_where_they_were(
+    new_cluster: ClusterMaker, tmp_path: Path
+) -> None:
+    cluster = new_cluster(nodes=3)
+    low = LaunchOptions(partition="low")
+    gone = LaunchOptions(partition="lowcancel")
+    requeued = training(tmp_path, letter="r", step_s=0.2, max_steps=20)
+    preempted = training(tmp_path, letter="p", step_s=0.2, max_steps=20, options=low)
+    cancelled = training(tmp_path, letter="c", step_s=0.2, max_steps=20, options=gone)
+    submissions = [requeued, preempted, cancelled]
+    records = [submit(submission)[0] for submission in submissions]
+    for submission in submissions:
+        wait_for_step(submission, 3)
+    watcher = watcher_of(submissions)
+    cluster.run("scontrol", "requeue", str(job_id(records[0])))
+    urgent = cluster.submit("sleep 2", "--nodes=3", "--exclusive")
+    seen: set[Outcome] = set()
+
+    def look() -> bool:
+        seen.update(row.outcome.kind for row in watcher.poll())
+        return watcher.is_done
+
+    _wait("all three", look, 90)
+    assert cluster.state(urgent) == "COMPLETED"
+    kinds = [recipe.outcome.kind for recipe in watcher.recipes]
+    assert kinds == [Outcome.COMPLETED, Outcome.COMPLETED, Outcome.PREEMPTED]
+    assert Outcome.REQUEUED in seen
+    assert trained(requeued) == trained(preempted) == list(range(1, 21))
+
+
+def test_a_time_limit_is_named_with_the_minutes_that_would_have_sufficed(
+    cluster: MiniCluster, tmp_path: Path
+) -> None:
+    polite = training(tmp_path, letter="p", step_s=0.5, max_steps=600, num_minutes=1)
+    deaf = training(tmp_path, "deaf", letter="d", step_s=0.5, max_steps=600, num_minutes=1)
+    submit(polite)
+    submit(deaf)
+    recipes = to_the_end(watcher_of([polite, deaf]), limit_s=180)
+    for recipe in recipes:
+        outcome = recipe.outcome
+        assert outcome.kind is Outcome.WALLTIME, outcome
+        assert 300 < outcome.steps_missing < 570
+        # only 10 steps were this job's share, 5 s of work and the margins
+        assert outcome.sufficient_minutes is not None
+        assert 2 <= outcome.sufficient_minutes <= 5
+        assert f"NUM_MINUTES={outcome.sufficient_minutes} would have sufficed" in outcome.message
+    assert recipes[0].jobs[1].report is not None
+    assert recipes[0].jobs[1].report.state.value == "FAILED"
+    assert recipes[1].jobs[1].report is not None
+    assert recipes[1].jobs[1].report.state.value == "TIMEOUT"
+
+
+def test_cancelled_jobs_are_cancelled(cluster: MiniCluster, tmp_path: Path) -> None:
+    submission = training(tmp_path, step_s=0.2, max_steps=100, runs=2)
+    records = submit(submission)
+    wait_for_step(submission, 2)
+    cluster.run("scancel", *(str(job_id(record)) for record in records))
+    outcome = outcome_of(submission)
+    assert (outcome.kind, outcome.message) == (Outcome.CANCELLED, "cancelled while it ran")
+
+
+def test_a_job_killed_for_memory_is_told_from_a_crash(cluster: MiniCluster, tmp_path: Path) -> None:
+    hungry_options = LaunchOptions(sbatch_options=("--mem=300",))
+    hungry = training(tmp_path, "memory=2", letter="m", options=hungry_options)
+    wrong = training(tmp_path, "assert=3", letter="w")
+    submit(hungry)
+    submit(wrong)
+    memory, crash = (recipe.outcome for recipe in to_the_end(watcher_of([hungry, wrong])))
+    assert memory.kind is Outcome.OUT_OF_MEMORY
+    assert crash.kind is Outcome.CRASHED
+    assert crash.message == "AssertionError: shapes differ at step 3"
+    assert "stand_in_trainer.py" in crash.traceback
+
+
+def test_a_hanging_trainer_is_ended_and_the_next_job_goes_on(
+    cluster: MiniCluster, tmp_path: Path
+) -> None:
+    submission = training(tmp_path, "hang=4", max_steps=10, runs=2)
+    submit(submission)
+    notes: list[str] = []
+    (recipe,) = to_the_end(watcher_of([submission], hang_s=4, notes=notes))
+    first, second = (job.outcome for job in recipe.jobs.values())
+    assert first is not None
+    assert second is not None
+    assert first.kind is Outcome.HUNG
+    assert "after step 4" in first.message
+    assert second.kind is Outcome.COMPLETED
+    assert recipe.outcome.kind is Outcome.COMPLETED
+    assert trained(submission) == list(range(1, 11))
+    assert any("no step for" in note for note in notes)
+
+
+def test_a_diverged_run_ends_its_chain(cluster: MiniCluster, tmp_path: Path) -> None:
+    own = training(tmp_path, "nan=3", letter="o", runs=3)
+    # a trainer that trains on with NaN has to be stopped from outside
+    blind = training(tmp_path, "nan=3", "deaf", letter="b", step_s=0.2, max_steps=500, runs=3)
+    records = [*submit(own), *submit(blind)]
+    notes: list[str] = []
+    for recipe in to_the_end(watcher_of([own, blind], notes=notes)):
+        assert recipe.outcome.kind is Outcome.DIVERGED, recipe.outcome
+    for record in records:
+        cluster.wait_for(job_id(record), "CANCELLED", "FAILED")
+    assert trained(own) == [1, 2]
+    (note,) = [note for note in notes if "saves" in note and "sft-b" in note]
+    saved = float(note.rpartition("saves ")[2].split()[0])
+    assert 0.3 < saved <= 0.5  # three jobs of ten minutes on one GPU, less what was used
