@@ -5,6 +5,7 @@ No other module puts such a path together.
 
 from __future__ import annotations
 
+import glob
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,7 +128,7 @@ class Repository:
         Raises:
             InputError: there is none, or more than one.
         """
-        found = sorted(self.recipes_dir.rglob(f"{name}.yaml"))
+        found = sorted(self.recipes_dir.rglob(f"{glob.escape(name)}.yaml"))
         if len(found) == 1:
             return found[0]
         if found:

@@ -160,17 +160,23 @@ def _model_file(folder: Path, model: str) -> Path | None:
 
 
 def _usual_data(repository: Repository, name: RecipeName) -> Path | None:
-    """The data file that most recipes of the same algorithm use; a tie goes to the first name."""
+    """The data file of most recipes of this algorithm and model, else of this algorithm.
+
+    None where most use none, as a model does that is trained on a generated set. A tie goes to
+    the first name.
+    """
     folder = repository.root / _CONFIGS / "data"
-    kind = repository.recipes_dir / name.kind
+    files = [path.name for path in folder.glob("*.yaml")]
     prefix = "vlm_" * name.vlm + name.algo + "-"
+    recipes = sorted((repository.recipes_dir / name.kind).glob(f"{prefix}*.yaml"))
+    same_model = [recipe for recipe in recipes if _model_of(recipe) == name.model]
     counts: dict[str, int] = {}
-    for recipe in sorted(kind.glob(f"{prefix}*.yaml")):
+    for recipe in same_model or recipes:
         text = recipe.read_text(encoding="utf-8", errors="replace")
-        for path in folder.glob("*.yaml"):
-            if f"data/{path.name}" in text:
-                counts[path.name] = counts.get(path.name, 0) + 1
-    return folder / min(counts, key=lambda file: (-counts[file], file)) if counts else None
+        used = next((file for file in files if f"data/{file}" in text), "")
+        counts[used] = counts.get(used, 0) + 1
+    usual = min(counts, key=lambda file: (-counts[file], file), default="")
+    return folder / usual if usual else None
 
 
 def _inherited(parents: list[str], folder: Path) -> Mapping[str, Any]:
