@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,11 +34,13 @@ class ListingFile:
     Args:
         root: the tree's root.
         path: of the listing, relative to the root.
-        suites: the suites folder, relative to the root.
+        folders: what entries may be relative to beside the root, itself relative to the root.
         drivers: every script of the tree.
     """
 
-    def __init__(self, root: Path, path: str, suites: str, drivers: Collection[str]) -> None:
+    def __init__(
+        self, root: Path, path: str, folders: Sequence[str], drivers: Collection[str]
+    ) -> None:
         self.path = path
         self.text = ""
         self.unreadable: str | None = None
@@ -53,7 +55,7 @@ class ListingFile:
             ListedDriver(
                 entry.line,
                 entry.text,
-                _resolve(entry.text, suites, drivers, root),
+                _resolve(entry.text, folders, drivers, root),
                 f"{entry.heading} {entry.note}".strip(),
             )
             for entry in listing.entries
@@ -73,9 +75,9 @@ class ListingFile:
         return Path(self.path).stem
 
 
-def _resolve(text: str, suites: str, drivers: Collection[str], root: Path) -> str | None:
-    """The driver that an entry names: relative to the root or to the suites folder."""
-    for candidate in (f"{suites}/{text}", text):
+def _resolve(text: str, folders: Sequence[str], drivers: Collection[str], root: Path) -> str | None:
+    """The driver that an entry names: relative to the root or to one of the folders."""
+    for candidate in (*(f"{folder}/{text}" for folder in folders), text):
         if candidate in drivers:
             return candidate
         path = posixpath.normpath(candidate)

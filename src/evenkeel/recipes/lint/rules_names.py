@@ -61,6 +61,8 @@ ALGORITHM = declare(
     fix="Correct the recipe's algorithm, or rename recipe and driver.",
 )
 DEFAULT_GPUS = 8
+# algorithms whose scripts are called after them
+_SCRIPTED = frozenset({"sft", "dpo", "grpo", "rm", "distillation", "pretrain"})
 _WORDS = {"tp": "tensor", "pp": "pipeline", "cp": "context", "ep": "expert"}
 
 
@@ -251,6 +253,24 @@ def _flags(setup: Setup) -> Iterator[Finding]:
                     f"write {found[0].key.rsplit('.', 1)[-1]}: {_yaml(wanted)}, "
                     "or rename the recipe",
                 )
+
+
+@looks_at(Subject.DRIVER, ALGORITHM)
+def script_is_of_the_algorithm(tree: Tree, path: str) -> Iterator[Finding]:
+    """A driver called sft does not call the script of dpo."""
+    driver = tree.driver(path)
+    training, algo = driver.training, driver.claims.algo
+    if training is None or algo not in _SCRIPTED:
+        return
+    of_script = _SCRIPTED.intersection(training.script.removesuffix(".py").split("_"))
+    if of_script and algo not in of_script:
+        yield Finding(
+            ALGORITHM.code,
+            path,
+            training.line,
+            f"the driver calls {training.script}, but the name says {algo}",
+            "call the script of the algorithm, or rename recipe and driver",
+        )
 
 
 @looks_at(Subject.DRIVER, LENGTH)

@@ -108,8 +108,7 @@ def driver_has_its_place(tree: Tree, path: str) -> Iterator[Finding]:
             edit=Edit(EditKind.EXECUTABLE),
         )
     if not tree.exists(driver.recipe):
-        known = (Path(recipe).stem for recipe in tree.recipes)
-        hint = tree.nearest(Path(driver.recipe).stem, known)
+        hint = _other_recipe(tree, Path(driver.recipe).stem)
         yield Finding(
             NO_RECIPE.code,
             path,
@@ -121,6 +120,14 @@ def driver_has_its_place(tree: Tree, path: str) -> Iterator[Finding]:
         )
     if tree.listings:
         yield from _listed_once(tree, path)
+
+
+def _other_recipe(tree: Tree, name: str) -> str:
+    """Which recipe may be meant: one of that name elsewhere, or one called almost so."""
+    elsewhere = next((path for path in tree.recipes if Path(path).stem == name), None)
+    if elsewhere is not None:
+        return f"; {elsewhere} has its name"
+    return tree.nearest(name, (Path(path).stem for path in tree.recipes))
 
 
 def _listed_once(tree: Tree, path: str) -> Iterator[Finding]:

@@ -50,7 +50,7 @@ class Tree:
         self.recipe_paths = frozenset(self.recipes)
         self.files = RecipeFiles(root)
         self.listings = sorted(
-            f"{SUITES}/{entry.name}" for entry in _entries(suites) if _is_listing(entry)
+            path for path in _files(root, SUITES, (".txt",)) if _is_listing(root, path)
         )
         self.base: str | None = None
         """The git revision that recipes are compared with; None: found."""
@@ -74,7 +74,8 @@ class Tree:
     def listing(self, path: str) -> ListingFile:
         """The listing at ``path``."""
         if path not in self._listings:
-            self._listings[path] = ListingFile(self.root, path, SUITES, self._scripts)
+            folders = tuple(dict.fromkeys((SUITES, path.rpartition("/")[0])))
+            self._listings[path] = ListingFile(self.root, path, folders, self._scripts)
         return self._listings[path]
 
     def exists(self, path: str) -> bool:
@@ -212,16 +213,16 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def _is_listing(entry: os.DirEntry[str]) -> bool:
-    """Whether a file lists drivers, or nothing; prose does neither."""
-    if not entry.name.endswith(".txt") or entry.name.startswith(".") or not entry.is_file():
-        return False
+def _is_listing(root: Path, path: str) -> bool:
+    """Whether a file lists drivers or, in the suites folder itself, nothing; prose does neither."""
     try:
-        rows = Path(entry.path).read_text(encoding="utf-8", errors="replace").splitlines()
+        rows = (root / path).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return True  # whoever reads it says what is wrong
     named = [row for row in (row.partition("#")[0].strip() for row in rows) if row]
-    return not named or any(row.endswith(".sh") and " " not in row for row in named)
+    if not named:
+        return path.rpartition("/")[0] == SUITES
+    return any(row.endswith(".sh") and " " not in row for row in named)
 
 
 def _files(root: Path, folder: str, suffixes: tuple[str, ...]) -> Iterator[str]:

@@ -489,4 +489,6 @@ def add_odd_listings(tree: ForeignTree) -> None:
         "# llm/grpo-gone-1n8g-fsdp2tp1.sh\n",
     )
     tree.write("tests/test_suites/requirements.txt", "numpy\n")
+    tree.add("grpo-qwen3-4b-4n8g-fsdp2tp1", cluster(4, 8), block=config(4), listing=None)
+    tree.write("tests/test_suites/llm/weekly.txt", "grpo-qwen3-4b-4n8g-fsdp2tp1.sh\n")
     tree.write("tests/test_suites/notes.txt", "See x.sh for how\nto run these by hand\n")

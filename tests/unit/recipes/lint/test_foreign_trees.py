@@ -43,7 +43,7 @@ def test_a_correct_tree_raises_no_alarm(tmp_path: Path) -> None:
     tree.finish()
     report = lint(tmp_path, jobs=1)
     assert [str(finding) for finding in report.findings] == []
-    assert (report.num_drivers, report.num_recipes, report.num_suites) == (76, 76, 4)
+    assert (report.num_drivers, report.num_recipes, report.num_suites) == (77, 77, 5)
 
 
 NAME = "grpo-mistral-7b-4n8g-fsdp2tp2"
@@ -87,6 +87,15 @@ def no_backend(tree: ForeignTree) -> None:
 
 def quoted_variable(tree: ForeignTree) -> None:
     tree.add(NAME, GOOD, block=config(4), checks=('data["validation/accuracy"]["$MAX_STEPS"] > 1',))
+
+
+def script_of_another_algorithm(tree: ForeignTree) -> None:
+    tree.add(NAME.replace("grpo", "dpo"), GOOD, block=config(4))
+
+
+def recipe_in_the_wrong_folder(tree: ForeignTree) -> None:
+    tree.add(NAME, GOOD, block=config(4), driver=False, folder="vlm")
+    tree.add(NAME, None, block=config(4))
 
 
 def no_recipe(tree: ForeignTree) -> None:
@@ -267,6 +276,14 @@ PLANTED: list[tuple[Callable[[ForeignTree], None], list[tuple[str, str, int]]]] 
     (two_backends, [("EK206", f"{R}/{NAME}.yaml", 4)]),
     (no_backend, [("EK206", f"{R}/{NAME}.yaml", 3)]),
     (quoted_variable, [("EK501", f"{L}/{NAME}.sh", 33)]),
+    (script_of_another_algorithm, [("EK210", f"{L}/{NAME.replace('grpo', 'dpo')}.sh", 17)]),
+    (
+        recipe_in_the_wrong_folder,
+        [
+            ("EK102", f"examples/configs/recipes/vlm/{NAME}.yaml", 1),
+            ("EK101", f"{L}/{NAME}.sh", 1),
+        ],
+    ),
     (no_recipe, [("EK101", f"{L}/{NAME}.sh", 1)]),
     (no_driver, [("EK102", f"{R}/{NAME}.yaml", 1)]),
     (no_listing, [("EK103", f"{L}/{NAME}.sh", 1)]),
