@@ -8,12 +8,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from evenkeel.cli import main
 from evenkeel.cli.dry_run import print_estimate
 from evenkeel.errors import EXIT_OK, InputError
 from evenkeel.launch import drivers as drivers_of
 from evenkeel.launch.options import Flags, dry_run_of, merge, snapshots_dir
 from evenkeel.launch.request import DryRun, LaunchRequest
+
+if TYPE_CHECKING:
+    from evenkeel.launch.launch_record import LaunchRecord
 
 EPILOG = """\
 examples:
@@ -105,15 +110,11 @@ def _launch(
     is_night = request.suite is not None and request.dry_run is DryRun.OFF
     with launcher.only_night(request.snapshots_dir, str(args.suite)) if is_night else nullcontext():
         record = None
-        if request.dry_run is DryRun.OFF:
-            record = launcher.interrupted(request, names)
-        if record and not request.resume and not request.fresh and is_night:
-            raise InputError(
-                f"launch {record.launch_id} of this suite was interrupted",
-                path=record.folder,
-                fix="--resume goes on with it and submits nothing twice; --fresh starts anew",
-            )
-        if record and request.resume:
+        if request.dry_run is DryRun.OFF and request.resume:
+            record = launcher.resumable(request, names)
+        elif is_night and not request.fresh:
+            _refuse_interrupted(launcher.interrupted(request, names))
+        if record:
             _say(f"[INFO]: going on with launch {record.launch_id} of {record.created}")
         else:
             if request.resume:
@@ -126,7 +127,18 @@ def _launch(
         status = launcher.submit(record, secrets, _say)
         for submission in record.submissions():
             _say(f"[INFO]: to run it once more: {launcher.shown_dir(submission)}/continue.sh")
+        if request.watch:
+            return max(status, main.main(["watch", str(record.folder)]))
     return status
+
+
+def _refuse_interrupted(record: LaunchRecord | None) -> None:
+    if record is not None:
+        raise InputError(
+            f"launch {record.launch_id} of this suite was interrupted",
+            path=record.folder,
+            fix="--resume goes on with it and submits nothing twice; --fresh starts anew",
+        )
 
 
 def _request(

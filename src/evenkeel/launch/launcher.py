@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from evenkeel.errors import EXIT_FINDING, EXIT_MACHINE, EXIT_OK, InputError, MachineError
@@ -38,6 +39,8 @@ from evenkeel.launch.submission import (
 )
 
 Say = Callable[[str], None]
+ONE_NIGHT = timedelta(hours=12)
+"""A launch that is younger is tonight's, for one who picks it up."""
 # where a driver would otherwise write its results to; one value for many recipes of a launch
 _NOT_FOR_JOBS = ("EVENKEEL_EXP_DIR", "EVENKEEL_STARTED_AT", "EXTRA_ENV", "EXTRA_SCRIPT_ARGS")
 
@@ -133,11 +136,35 @@ def submit(record: LaunchRecord, secrets: Mapping[str, str], say: Say) -> int:
 
 
 def interrupted(request: LaunchRequest, names: tuple[str, ...]) -> LaunchRecord | None:
-    """The newest launch of the same suite (or the same recipes) that ended before its last submit.
+    """The newest launch of the same suite (or the same recipes), if it did not submit all.
 
     Raises:
-        InputError: its launcher is still at work.
+        MachineError: its launcher is still at work.
     """
+    record = _newest(request, names)
+    if record is None or read_state(record.folder) is not LaunchState.SUBMITTING:
+        return None
+    with only_launcher(record.folder):
+        return record
+
+
+def resumable(request: LaunchRequest, names: tuple[str, ...]) -> LaunchRecord | None:
+    """What ``--resume`` goes on with: an interrupted launch, or the one of this very night.
+
+    The latter has nothing left to submit (its launcher died later, while it watched, say), and a
+    second launch of it is not what was asked for.
+
+    Raises:
+        MachineError: its launcher is still at work.
+    """
+    record = interrupted(request, names) or _newest(request, names)
+    if record is None or read_state(record.folder) is LaunchState.SUBMITTING:
+        return record
+    age = datetime.now(UTC) - datetime.fromisoformat(record.created)
+    return record if age < ONE_NIGHT else None
+
+
+def _newest(request: LaunchRequest, names: tuple[str, ...]) -> LaunchRecord | None:
     for folder in sorted((request.snapshots_dir / LAUNCHES).glob("[0-9]*"), reverse=True):
         try:
             record = read_record(folder)
@@ -146,11 +173,7 @@ def interrupted(request: LaunchRequest, names: tuple[str, ...]) -> LaunchRecord 
         same = record.suite == request.suite and (
             request.suite is not None or set(record.names) == set(names)
         )
-        if not same:
-            continue
-        if read_state(folder) is not LaunchState.SUBMITTING:
-            return None
-        with only_launcher(folder):
+        if same and read_state(folder) is not LaunchState.PREPARED:
             return record
     return None
 

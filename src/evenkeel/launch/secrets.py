@@ -12,7 +12,7 @@ from evenkeel.errors import InputError
 
 SECRET_WORDS = ("TOKEN", "KEY", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL")
 # hold one of the words above and are no secrets; a job without them behaves differently
-NOT_SECRET = frozenset({"TOKENIZERS_PARALLELISM"})
+NOT_SECRET = frozenset({"TOKENIZERS_PARALLELISM", "EVENKEEL_SECRETS"})
 # a shorter value would be "found" in harmless text
 _LEAST_TELLING_LENGTH = 6
 
@@ -53,7 +53,8 @@ def split_secrets(
 def leaked_name(text: str, secrets: Mapping[str, str]) -> str | None:
     """The name of the first secret whose value stands in ``text``, if any does."""
     for name, value in secrets.items():
-        if len(value) >= _LEAST_TELLING_LENGTH and value in text:
+        # a path is where a secret lies (SSH_KEY_FILE), and stands in harmless text too
+        if len(value) >= _LEAST_TELLING_LENGTH and value[0] not in "/.~" and value in text:
             return name
     return None
 
