@@ -10,11 +10,10 @@ from evenkeel.errors import EXIT_FINDING, EXIT_OK, InputError, did_you_mean
 from evenkeel.recipes.lint import fixes, git
 from evenkeel.recipes.lint.engine import Report, Selection, lint
 from evenkeel.recipes.lint.registry import RULES
-from evenkeel.recipes.lint.tree import RECIPES, SUITES
+from evenkeel.recipes.lint.tree import CONFIGS, RECIPES, SUITES
 from evenkeel.report.lint_formats import Format, render
 
 _ROUNDS = 5
-_CONFIGS = "examples/configs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,9 +120,7 @@ def _paths(root: Path, args: argparse.Namespace) -> list[str] | None:
             chosen.update(_files_of(root, given))
     if args.changed_since is not None:
         commit = git.base_of(root, args.changed_since)
-        changed = (
-            set() if commit is None else set(git.changed_since(root, commit, SUITES, _CONFIGS))
-        )
+        changed = set() if commit is None else set(git.changed_since(root, commit, SUITES, CONFIGS))
         changed = {path for path in changed if (root / path).is_file()}
         chosen = changed if chosen is None else chosen & changed
     return None if chosen is None else sorted(chosen)
@@ -142,10 +139,23 @@ def _files_of(root: Path, given: str) -> list[str]:
                     f"{given} is not below {root}", fix="name its tree with --root DIR"
                 )
             if path.is_dir():
-                found = (file for file in path.rglob("*") if file.is_file() or file.is_symlink())
-                return [file.relative_to(root).as_posix() for file in found]
+                return _files_below(root, path)
             return [path.relative_to(root).as_posix()]
     raise InputError(f"there is no file {given}", fix=f"name files below {root}")
+
+
+def _files_below(root: Path, folder: Path) -> list[str]:
+    """The files of the tree's two folders that lie below ``folder``."""
+    found: list[str] = []
+    for part in (root / SUITES, root / CONFIGS):
+        start = folder if part in (folder, *folder.parents) else part
+        if start == folder or folder in part.parents:
+            found.extend(
+                file.relative_to(root).as_posix()
+                for file in start.rglob("*")
+                if file.is_file() or file.is_symlink()
+            )
+    return found
 
 
 def _explain(code: str) -> str:

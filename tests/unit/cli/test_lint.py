@@ -184,6 +184,11 @@ def test_paths_are_found_from_here_and_from_the_root(
         status, out, _ = lint(capsys, path)
         assert (status, out.split(":")[0]) == (1, SCRIPT)
     assert lint(capsys, RECIPE)[0] == 0
+    write(root, "docs/mkdocs.yml", "theme: !!python/name:x [\n")
+    monkeypatch.chdir(root)
+    assert lint(capsys, ".")[1].startswith(f"{SCRIPT}:5: EK203")
+    assert lint(capsys, ".")[1].endswith("1 driver, 1 recipe and 1 listing checked: 1 finding\n")
+    assert lint(capsys, "docs/mkdocs.yml", "docs")[0] == 0
 
 
 def test_rules_can_be_chosen_and_explained(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,14 @@ from evenkeel.recipes.lint import (
     waivers,
 )
 from evenkeel.recipes.lint.registry import RULES, Finding, Subject, findings_of
-from evenkeel.recipes.lint.tree import RECIPES, SUITES, Tree, mirrored_driver
+from evenkeel.recipes.lint.tree import (
+    CONFIGS,
+    RECIPES,
+    SUITES,
+    Tree,
+    mirrored_driver,
+    mirrored_recipe,
+)
 from evenkeel.recipes.lint.waivers import Waiver
 
 FAMILIES = (
@@ -123,7 +130,8 @@ def lint(
         allowed[path] = waivers.waivers_of(tree.text_of(path))
     if only is not None:
         for path in sorted(only):
-            if path.endswith((".yaml", ".yml")) and path not in tree.recipe_paths:
+            inherited = path.startswith(CONFIGS) and path not in tree.recipe_paths
+            if inherited and path.endswith((".yaml", ".yml")):
                 raw.update(findings_of(tree, Subject.CONFIG, path, wanted))
     found = _without_waived(tree, raw, allowed, wanted)
     if only is not None:
@@ -142,8 +150,6 @@ def _count(paths: Sequence[str], only: Collection[str] | None) -> int:
 
 def _units(tree: Tree, only: Collection[str] | None) -> list[Unit]:
     """Every driver with the recipe at the mirrored path; then recipes without such a driver."""
-    from evenkeel.recipes.lint.tree import mirrored_recipe
-
     drivers = frozenset(tree.drivers)
     units: list[Unit] = []
     for driver in tree.drivers:

@@ -15,7 +15,7 @@ from evenkeel.recipes.lint.facts import CURVE_SECTIONS, lookup
 from evenkeel.recipes.lint.recipe_file import RecipeFile, RecipeFiles
 from evenkeel.recipes.lint.registry import Finding, Subject, declare, looks_at
 from evenkeel.recipes.lint.setup import is_ours
-from evenkeel.recipes.lint.tree import RECIPES, Tree
+from evenkeel.recipes.lint.tree import CONFIGS, RECIPES, Tree
 from evenkeel.recipes.located_yaml import Tree as YamlTree
 from evenkeel.recipes.located_yaml import parse, plain
 from evenkeel.recipes.typed import known_keys
@@ -32,7 +32,6 @@ OTHER_BASELINE = declare(
     reason="A verdict against it would be INCOMPARABLE.",
     fix="Record a new baseline, or take a new version.",
 )
-CONFIGS = "examples/configs"
 BASELINES = "tests/baselines"
 _SHOWN = 6
 
@@ -84,35 +83,72 @@ _histories: dict[Tree, _History] = {}
 @looks_at(Subject.RECIPE, UNVERSIONED)
 def curve_changes_with_the_version(tree: Tree, path: str) -> Iterator[Finding]:
     """Nothing that shapes the curve differs from the base under the same name."""
+    differences = _differences(tree, path)
+    if not differences:
+        return
+    name = Path(path).stem
+    yield Finding(
+        UNVERSIONED.code,
+        path,
+        _line_of(tree.recipe(path), [key for key, _, _ in differences]),
+        f"the curve changes under the same name: {_shown(differences)}",
+        f"rename driver and recipe to {_next_version(name)} (evenkeel bump {name}), "
+        "or put the old value back",
+    )
+
+
+@looks_at(Subject.CONFIG, UNVERSIONED)
+def base_changes_no_curve(tree: Tree, path: str) -> Iterator[Finding]:
+    """A file that recipes inherit from does not change the curve of one of them."""
+    if path not in history_of(tree).changed:
+        return
+    for heir in tree.recipes:
+        if path not in tree.files.chain_of(heir):
+            continue
+        differences = _differences(tree, heir)
+        keys = [key for key, _, _ in differences]
+        line = _line_of(tree.recipe(heir), keys, path)
+        if differences and line > 1:
+            yield Finding(
+                UNVERSIONED.code,
+                path,
+                line,
+                f"the curve of {Path(heir).stem}, and of what else inherits from here, changes "
+                f"under the same name: {_shown(differences)}",
+                "say it in the recipes that want it, each with a new version, "
+                "or put the old value back",
+            )
+            return
+
+
+_Differences = list[tuple[str, Any, Any]]
+
+
+def _differences(tree: Tree, path: str) -> _Differences:
+    """(key, old value, new value) of what shapes the curve and is not what it was."""
     history = history_of(tree)
     if not history.changed:
-        return
+        return []
     recipe = tree.recipe(path)
     if not recipe.usable or history.changed.isdisjoint(tree.files.chain_of(path)):
-        return
+        return []
     old = history.old.get(path)
     if not old.usable or not old.merged:
-        return  # new here, or broken before
+        return []  # new here, or broken before
     before, after = _curve(old), _curve(recipe)
-    differences = [
+    return [
         (key, before.get(key), after.get(key))
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     ]
-    if not differences:
-        return
+
+
+def _shown(differences: _Differences) -> str:
     shown = "; ".join(
         f"{key}: {_yaml(was)} → {_yaml(now)}" for key, was, now in differences[:_SHOWN]
     )
     more = f"; and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
-    yield Finding(
-        UNVERSIONED.code,
-        path,
-        _line_of(recipe, [key for key, _, _ in differences]),
-        f"the curve changes under the same name: {shown}{more}",
-        f"rename driver and recipe to {_next_version(Path(path).stem)} "
-        f"(evenkeel bump {Path(path).stem}), or put the old value back",
-    )
+    return shown + more
 
 
 def _curve(recipe: RecipeFile) -> Mapping[str, Any]:
@@ -140,10 +176,11 @@ def _flat(tree: YamlTree, prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", plain(node)
 
 
-def _line_of(recipe: RecipeFile, changed: list[str]) -> int:
+def _line_of(recipe: RecipeFile, changed: list[str], path: str | None = None) -> int:
+    """The line of the first changed key that stands in the file; 1 where none does."""
     for key in changed:
         node = lookup(recipe.merged, key)
-        if node is not None and node.origin.path == recipe.path and node.origin.line:
+        if node is not None and node.origin.path == (path or recipe.path) and node.origin.line:
             return node.origin.line
     return 1
 

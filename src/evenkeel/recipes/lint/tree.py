@@ -19,7 +19,8 @@ from evenkeel.recipes.lint.listing_file import ListingFile
 from evenkeel.recipes.lint.recipe_file import RecipeFile, RecipeFiles
 
 SUITES = "tests/test_suites"
-RECIPES = "examples/configs/recipes"
+CONFIGS = "examples/configs"
+RECIPES = f"{CONFIGS}/recipes"
 _KEPT_LEAVES = 32
 _FREQUENT = 3
 _COMPARED = 200

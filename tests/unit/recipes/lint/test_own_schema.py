@@ -146,6 +146,10 @@ def test_a_changed_base_concerns_its_heirs(committed: Path) -> None:
     base = committed / "examples/configs/sft.yaml"
     base.write_text(base.read_text(encoding="utf-8") + "\nseed: 7\n", encoding="utf-8")
     assert found(committed, "EK410") == [("EK410", RECIPE, 1)]
+    (finding,) = lint(committed, ["examples/configs/sft.yaml"], jobs=1).findings
+    assert (finding.code, finding.path) == ("EK410", "examples/configs/sft.yaml")
+    assert NAME in finding.message
+    assert "seed: 42 → 7" in finding.message
 
 
 def test_a_branch_is_compared_with_where_it_left_main(committed: Path) -> None:
