@@ -21,7 +21,7 @@ from evenkeel.recipes import config
 from evenkeel.recipes.schema import Algorithm, Backend, Recipe
 from evenkeel.run_paths import RunPaths
 from evenkeel.run_record import TrainerExit
-from evenkeel.training import models, provenance, stopping
+from evenkeel.training import failures, models, provenance, stopping
 from evenkeel.training.algorithms.interface import TrainingAlgorithm
 from evenkeel.training.algorithms.sft import Sft
 from evenkeel.training.backends import interface
@@ -66,7 +66,7 @@ def main(algorithm: Algorithm, argv: Sequence[str] | None = None) -> int:
             )
         check_supported(resolved)
         with joined(resolved.recipe) as world:
-            return _train(resolved, world)
+            return _explaining(lambda: _train(resolved, world))
     except EvenkeelError as error:
         local_to_this_rank = isinstance(error, MachineError) and not isinstance(
             error, SharedMachineError
@@ -109,6 +109,16 @@ def _end_with_torchrun() -> None:
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _explaining(train: Callable[[], int]) -> int:
+    try:
+        return train()
+    except RuntimeError as error:
+        explanation = failures.explained(error)
+        if explanation is None:
+            raise
+        raise explanation from error
 
 
 def _rank() -> int:
