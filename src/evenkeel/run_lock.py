@@ -19,6 +19,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +37,10 @@ TOKEN_VARIABLE = "EVENKEEL_LOCK_TOKEN"
 
 class RunLockedError(InputError):
     """Somebody else writes to the run directory now."""
+
+
+class RunLostError(MachineError):
+    """This process held the run directory once, and somebody has taken over."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +217,21 @@ def is_current(paths: RunPaths, token: int) -> bool:
     """Whether ``token`` is still the newest lock of the run directory."""
     folder = paths.lock_dir
     return (folder / f"{token}.json").exists() and not (folder / f"{token + 1}.json").exists()
+
+
+def require_current(paths: RunPaths, environ: Mapping[str, str]) -> None:
+    """For a process below the holder, which has its token in the environment, if anybody has one.
+
+    Raises:
+        RunLostError: somebody has taken over, so nothing may be written any more.
+    """
+    token = environ.get(TOKEN_VARIABLE, "")
+    if token.isdigit() and not is_current(paths, int(token)):
+        raise RunLostError(
+            f"another writer has taken over this run directory: {read_holder(paths)}",
+            path=paths.root,
+            fix="nothing: this start of the run was given up, and the other one goes on",
+        )
 
 
 def read_holder(paths: RunPaths) -> Holder | None:

@@ -14,7 +14,7 @@ import pytest
 
 from evenkeel import run_lock
 from evenkeel.errors import EXIT_INPUT, InputError
-from evenkeel.run_lock import RunLock, RunLockedError
+from evenkeel.run_lock import RunLock, RunLockedError, RunLostError
 from evenkeel.run_paths import RunPaths
 
 HOLD = """
@@ -112,6 +112,19 @@ def test_a_requeued_job_takes_over_from_its_own_first_start(
             monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
             with pytest.raises(RunLockedError):
                 RunLock(paths)
+
+
+def test_a_process_below_a_holder_learns_that_it_lost_the_directory(paths: RunPaths) -> None:
+    asleep = RunLock(paths, heartbeat_s=1000)
+    environ = {run_lock.TOKEN_VARIABLE: str(asleep.token)}
+    run_lock.require_current(paths, environ)
+    run_lock.require_current(paths, {})
+    pretend_elsewhere(paths, asleep.token)
+    with RunLock(paths, stale_after_s=0.1):
+        with pytest.raises(RunLostError, match=f"process {os.getpid()} on"):
+            run_lock.require_current(paths, environ)
+        run_lock.require_current(paths, {})
+    asleep.release()
 
 
 def test_of_many_takers_one_gets_it(paths: RunPaths) -> None:

@@ -101,6 +101,7 @@ def _refuse_other_recipe(args: argparse.Namespace, paths: RunPaths) -> None:
 def _train(args: argparse.Namespace) -> int:
     from evenkeel.launch import trainer_process
     from evenkeel.recipes import config
+    from evenkeel.run_lock import TOKEN_VARIABLE, RunLock, require_current
 
     paths = RunPaths(args.run_dir.resolve())
     resolved = config.load(args.config, args.overrides)
@@ -122,10 +123,15 @@ def _train(args: argparse.Namespace) -> int:
     argv = trainer_process.command(
         args.script, ["--config", str(args.config), *overrides], allocation, environment
     )
-    paths.verdict.unlink(missing_ok=True)
-    attempt = run_record.open_attempt(paths.run_json, {})
-    process_status = trainer_process.run(argv, paths, environment)
-    status = run_record.close_attempt(paths.run_json, attempt, process_status)
+    with RunLock(paths) as lock:
+        if lock.previous is not None:
+            print(f"[INFO] going on after a writer that left no end: {lock.previous}")
+        environment[TOKEN_VARIABLE] = str(lock.token)
+        paths.verdict.unlink(missing_ok=True)
+        attempt = run_record.open_attempt(paths.run_json, {})
+        process_status = trainer_process.run(argv, paths, environment)
+        require_current(paths, environment)
+        status = run_record.close_attempt(paths.run_json, attempt, process_status)
     if status in (EXIT_INPUT, EXIT_MACHINE):
         return EXIT_FINDING  # the trainer's own complaint is judged like any other crash
     return 128 - status if status < 0 else status

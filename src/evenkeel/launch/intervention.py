@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
+from multiprocessing.connection import Connection
 from typing import Protocol, TypeVar
 
 from evenkeel import atomic_file
-from evenkeel.errors import EvenkeelError
+from evenkeel.errors import EvenkeelError, MachineError
 from evenkeel.launch.cluster import Cluster
 from evenkeel.launch.evidence import read_stopped, stopped_path, write_stopped
 from evenkeel.launch.executor import SlurmSubmitter
@@ -142,12 +143,19 @@ class SlurmIntervention:
         run = records[-1].run + 1
         again = replace(submission, first_run=run, runs=1)
         self._say(f"{submission.name}: trying again as job {run} of its chain")
-        _apart(_submit, again)
+        self._attempt(partial(_apart, _submit, again))
 
     def submit_forgotten(self, submission: Submission, record: JobRecord) -> None:
         """The same job again, under a new id; its twin, should it turn up, ends at once."""
         self._say(f"{submission.name}: Slurm does not know job {record.job_id}: submitting again")
-        _apart(_submit_again, submission, record.run)
+        self._attempt(partial(_apart, _submit_again, submission, record.run))
+
+    def _attempt(self, act: Callable[[], object]) -> None:
+        """A controller that is away must not end the watching: it is asked again later."""
+        try:
+            act()
+        except EvenkeelError as error:
+            self._say(error.message)
 
     def _once(self, key: str, act: Callable[[], None]) -> None:
         """Requests come at every look; one that failed is tried again at the next."""
@@ -178,7 +186,31 @@ def _submit_again(submission: Submission, run: int) -> JobRecord:
 
 
 def _apart(function: Callable[..., T], *arguments: object) -> T:
-    """Call it in another process: submitting loads nemo_run, with hundreds of MB."""
+    """Call it in another process: submitting loads nemo_run, with hundreds of MB.
+
+    The process ends by itself after the call, also when the watcher has died meanwhile.
+    """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(sender, function, arguments))
+    process.start()
+    sender.close()
+    try:
+        result = receiver.recv()
+    except EOFError:
+        result = MachineError(f"{function.__name__} died without an answer")
+    finally:
+        process.join()
+        receiver.close()
+    if isinstance(result, BaseException):
+        raise result
+    return result  # type: ignore[no-any-return]
+
+
+def _answer(sender: Connection, function: Callable[..., object], arguments: tuple[object]) -> None:
+    try:
+        answer = function(*arguments)
+    except EvenkeelError as error:
+        answer = MachineError(error.message)
+    with contextlib.suppress(BrokenPipeError):
+        sender.send(answer)

@@ -123,6 +123,7 @@ class TrainingLoop:
                 self._save(step - 1)
                 return End(step - 1, stopped_by=flag)
             self._step(step)
+            request.poll()  # who was asleep in this step and lost the run must not save it
             if self._saves and step % max(1, self.recipe.checkpointing.save_period) == 0:
                 self._save(step)
         end = max(start, last)

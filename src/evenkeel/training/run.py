@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from evenkeel import run_record
+from evenkeel import run_lock, run_record
 from evenkeel.errors import EXIT_INTERRUPTED, EvenkeelError, InputError, MachineError
 from evenkeel.recipes import config
 from evenkeel.recipes.schema import Algorithm, Backend, Recipe
@@ -136,7 +136,7 @@ def _train(resolved: config.ResolvedRecipe, world: World) -> int:
         if world.is_main:
             print(text, flush=True)
 
-    with stopping.listening(paths.stop_request) as request:
+    with stopping.listening(paths) as request:
         # noted while signals are ours: torchrun ends this rank as soon as another one has failed
         try:
             loop, log = set_up(resolved, world, say)
@@ -149,6 +149,8 @@ def _train(resolved: config.ResolvedRecipe, world: World) -> int:
                 log.log({"timing/setup/total_time": setup_time_s}, start + 1)
                 end = loop.run(start, request)
             status = _report(end, recipe.loop.max_num_steps, say)
+        except run_lock.RunLostError:
+            raise  # run.json is another start's now
         except EvenkeelError as error:
             _note_exit(paths, world, error.exit_code)
             raise

@@ -6,13 +6,16 @@ A trainer that is asked finishes its step, saves a checkpoint and ends, with exi
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
+
+from evenkeel import run_lock
+from evenkeel.run_paths import RunPaths
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 BY_FILE = 1
@@ -25,14 +28,20 @@ SAME_KEY_PRESS_S = 2.0
 class StopRequest:
     """Whether this rank was asked to stop, and by what."""
 
-    file: Path | None
+    paths: RunPaths | None
     flag: int = 0
     _interrupted_at: float = field(default=0.0, repr=False)
 
     def poll(self) -> int:
-        """0, or the number of the signal, or ``BY_FILE``."""
-        if not self.flag and self.file is not None and self.file.exists():
-            self.flag = BY_FILE
+        """0, or the number of the signal, or ``BY_FILE``.
+
+        Raises:
+            RunLostError: another start of this run has taken over; it may write, this one not.
+        """
+        if self.paths is not None:
+            run_lock.require_current(self.paths, os.environ)
+            if not self.flag and self.paths.stop_request.exists():
+                self.flag = BY_FILE
         return self.flag
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
@@ -51,9 +60,9 @@ def describe(flag: int) -> str:
 
 
 @contextmanager
-def listening(file: Path | None) -> Iterator[StopRequest]:
+def listening(paths: RunPaths | None) -> Iterator[StopRequest]:
     """Take over the signals for the length of the block."""
-    request = StopRequest(file)
+    request = StopRequest(paths)
     before = {number: signal.signal(number, request.handle) for number in SIGNALS}
     try:
         yield request
