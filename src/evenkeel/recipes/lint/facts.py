@@ -90,8 +90,17 @@ BACKENDS = (
 # sections of other schemas whose every key shapes the loss curve, as the same sections of ours do
 CURVE_SECTIONS = ("policy.optimizer.", "policy.scheduler.", "loss_fn.", "data.dataset")
 
-# stages of unequal depth: layers need not divide
-UNEVEN_STAGES = re.compile(r"num_layers_in_(first|last)_pipeline|pipeline_model_parallel_layout")
+# stages of a depth of their own; the others share the rest equally
+FIRST_STAGE = (
+    "policy.parallel.num_layers_in_first_pipeline_stage",
+    "policy.megatron_cfg.num_layers_in_first_pipeline_stage",
+)
+LAST_STAGE = (
+    "policy.parallel.num_layers_in_last_pipeline_stage",
+    "policy.megatron_cfg.num_layers_in_last_pipeline_stage",
+)
+# keys that put the layers onto stages in other ways
+OTHER_STAGES = re.compile(r"pipeline_model_parallel_layout|account_for_(embedding|loss)")
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
 _COMMAND_LINE = "driver"
 

@@ -232,16 +232,11 @@ def _model(setup: Setup, layout: Layout) -> Iterator[Finding]:
     if known is None:
         return
     shape, source = known
-    # of another team's torch backends it is not known how they cut the stack
-    uneven = any(keys.UNEVEN_STAGES.search(key) for key in _keys_of(setup.recipe.merged)) or (
-        layout.backend != "megatron" and not setup.is_ours
-    )
     tensor = layout.size("tp") or 1
     cases: list[tuple[str, int | None, str]] = [
         ("tp", shape.heads, "attention heads"),
         # fewer key-value heads than ranks are copied, not split
         ("tp", shape.kv_heads if (shape.kv_heads or 0) >= tensor else None, "key-value heads"),
-        ("pp", None if uneven else shape.layers, "layers"),
         ("ep", shape.experts, "experts"),
     ]
     for kind, count, what in cases:
@@ -258,11 +253,37 @@ def _model(setup: Setup, layout: Layout) -> Iterator[Finding]:
         )
         if kind == "tp":
             return
+    yield from _stages(setup, layout, shape.layers, source)
+
+
+def _stages(setup: Setup, layout: Layout, layers: int | None, source: str) -> Iterator[Finding]:
+    """The layers that have no stage of a given depth are shared equally by the other stages."""
+    pipeline = layout.sizes.get("pp")
+    # of another team's torch backends it is not known how they cut the stack
+    known = layout.backend == "megatron" or setup.is_ours
+    if pipeline is None or layers is None or not known or pipeline.value == 1:
+        return
+    if any(keys.OTHER_STAGES.search(key) for key in _keys_of(setup.recipe.merged)):
+        return
+    given = [setup.facts.count(*stage) for stage in (keys.FIRST_STAGE, keys.LAST_STAGE)]
+    rest = layers - sum(depth or 0 for depth in given)
+    stages = pipeline.value - sum(depth is not None for depth in given)
+    if (rest == 0 and stages == 0) or (stages > 0 and rest > 0 and rest % stages == 0):
+        return
+    place, line = setup.line_of(pipeline)
+    what = f"{rest} of the {layers}" if rest != layers else str(layers)
+    yield Finding(
+        MODEL.code,
+        place,
+        line,
+        f"{what} layers of {source} cannot be shared equally by {stages} pipeline stages",
+        MODEL.fix,
+    )
 
 
 def _keys_of(tree: Any) -> Iterator[str]:
     for key, node in tree.items():
-        if node.value is not None:
+        if node.value not in (None, False):
             yield key
         if isinstance(node.value, dict):
             yield from _keys_of(node.value)

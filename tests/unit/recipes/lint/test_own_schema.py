@@ -68,6 +68,30 @@ def test_a_mistake_is_the_only_finding(
     assert {code for code, _, _ in findings} == {expected[0]}
 
 
+@pytest.mark.parametrize(
+    ("stages", "expected"),
+    [
+        ("pipeline_parallel_size: 4", []),
+        ("pipeline_parallel_size: 8\n    num_layers_in_first_pipeline_stage: 4", []),
+        ("pipeline_parallel_size: 8\n    num_layers_in_first_pipeline_stage: 3", ["EK407"]),
+        ("pipeline_parallel_size: 8\n    num_layers_in_last_pipeline_stage: 3", ["EK407"]),
+        (
+            "pipeline_parallel_size: 8\n    num_layers_in_last_pipeline_stage: 1"
+            "\n    num_layers_in_first_pipeline_stage: 1",
+            [],
+        ),
+        (
+            "pipeline_parallel_size: 2\n    num_layers_in_last_pipeline_stage: 20"
+            "\n    num_layers_in_first_pipeline_stage: 10",
+            ["EK407"],
+        ),
+    ],
+)
+def test_layers_are_shared_by_the_stages(root: Path, stages: str, expected: list[str]) -> None:
+    replace(root, RECIPE, "tensor_parallel_size: 2", f"tensor_parallel_size: 2\n    {stages}")
+    assert [code for code, _, _ in found(root, "EK407")] == expected
+
+
 def test_the_device_of_a_recipe_is_that_of_its_suite(root: Path) -> None:
     replace(root, RECIPE, "num_nodes: 2", "num_nodes: 2\n  device: cpu")
     replace(root, NIGHTLY, "gpus_per_node: 8", "device: cuda")
