@@ -96,13 +96,31 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("judged_check", checks)
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Name run and verdict in the test's properties: JUnit files have them, and the summary."""
+    callspec = getattr(item, "callspec", None)
+    run = callspec.params.get("judged_run") if callspec else None
+    if isinstance(run, JudgedRun):
+        item.user_properties += [
+            ("run", str(run.path)),
+            ("verdict", run.judgement.verdict.value),
+        ]
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """The same table that ``judge`` prints, for each run."""
+    """The table that ``judge`` prints, for each run that was judged."""
     from evenkeel.report import terminal
 
-    for run in _judged_runs(config):
+    reports = [
+        report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)
+    ]
+    judged = {
+        Path(value) for report in reports for name, value in report.user_properties if name == "run"
+    }
+    for path in sorted(judged):
+        run = _judged(path, *_terms(config))
         terminalreporter.write(terminal.judgement_text(run.judgement, run.name))
 
 
@@ -114,12 +132,14 @@ def _judged_runs(config: pytest.Config) -> list[JudgedRun]:
     if root is not None:
         paths += _results_below(root.resolve())
     try:
-        return [
-            _judged(path, tuple(config.getoption("--check")), config.getoption("--max-steps"))
-            for path in paths
-        ]
+        return [_judged(path, *_terms(config)) for path in paths]
     except InputError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def _terms(config: pytest.Config) -> tuple[tuple[str, ...], int | None]:
+    """The checks and the last step that the command line gives."""
+    return tuple(config.getoption("--check")), config.getoption("--max-steps")
 
 
 def _results_below(root: Path) -> list[Path]:

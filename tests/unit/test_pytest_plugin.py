@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,8 @@ from evenkeel.cli.main import main
 from evenkeel.metrics import series
 from evenkeel.run_paths import RunPaths
 
-COMPARATOR = Path(__file__).parents[1] / "convergence"
+COMPARATOR = Path(__file__).parents[1] / "convergence" / "test_convergence.py"
+Compare = Callable[..., tuple[int, str]]
 DRIVER = """\
 # ===== BEGIN CONFIG =====
 NUM_NODES=1
@@ -37,21 +36,21 @@ def make_run(folder: Path, name: str, losses: list[float]) -> RunPaths:
     return paths
 
 
-def compare(*arguments: str | Path) -> tuple[int, str]:
-    environment = {key: value for key, value in os.environ.items() if "PYTEST" not in key}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n0", "-q", str(COMPARATOR), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-        cwd=COMPARATOR.parents[1],
-    )
-    return done.returncode, done.stdout
+@pytest.fixture
+def compare(pytester: pytest.Pytester) -> Compare:
+    """Run the comparator with these arguments; the result is its exit status and its output."""
+    pytester.makeconftest('pytest_plugins = ["evenkeel.pytest_plugin"]')
+    pytester.makepyfile(COMPARATOR.read_text())
+
+    def run(*arguments: str | Path) -> tuple[int, str]:
+        done = pytester.runpytest_inprocess("-q", ".", "-p", "no:xdist", *arguments)
+        return int(done.ret), done.stdout.str()
+
+    return run
 
 
 def test_each_run_and_each_check_is_a_test_and_the_table_is_that_of_the_command_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], compare: Compare
 ) -> None:
     good = make_run(tmp_path, "good", [3.0, 2.0, 1.0])
     bad = make_run(tmp_path, "bad", [3.0, 2.0, 2.0])
@@ -59,26 +58,27 @@ def test_each_run_and_each_check_is_a_test_and_the_table_is_that_of_the_command_
     assert status == 1
     assert "2 failed, 4 passed" in out
     assert "bad: REGRESSED: 1 of 2 checks failed" in out
+    capsys.readouterr()
     for paths, verdict in ((good, 0), (bad, 1)):
         assert main(["check", str(paths.root), *CHECKS, "--max-steps", "3"]) == verdict
         table = capsys.readouterr().out.splitlines()[:-1]
         assert "\n".join(table).strip("\n") in out
 
 
-def test_a_good_run_passes(tmp_path: Path) -> None:
+def test_a_good_run_passes(tmp_path: Path, compare: Compare) -> None:
     good = make_run(tmp_path, "good", [3.0, 2.0, 1.0])
     status, out = compare("--run", good.root)
     assert (status, "3 passed" in out, "PASS good: 2 checks passed" in out) == (0, True, True)
 
 
-def test_a_run_cut_short_fails(tmp_path: Path) -> None:
+def test_a_run_cut_short_fails(tmp_path: Path, compare: Compare) -> None:
     short = make_run(tmp_path, "short", [3.0, 2.0])
     status, out = compare("--run", short.root, "--check", 'max(data["train/loss"]) < 9')
     assert status == 1
     assert "INCOMPLETE: step 2 of 3" in out
 
 
-def test_a_bare_file_is_judged_by_the_checks_given(tmp_path: Path) -> None:
+def test_a_bare_file_is_judged_by_the_checks_given(tmp_path: Path, compare: Compare) -> None:
     path = tmp_path / "metrics.json"
     series.save(path, {"train/loss": {1: 3.0}})
     assert compare("--run", path, "--check", 'data["train/loss"]["1"] < 9')[0] == 0
@@ -86,6 +86,7 @@ def test_a_bare_file_is_judged_by_the_checks_given(tmp_path: Path) -> None:
     assert (status, "NO_BASELINE" in out) == (1, True)
 
 
-def test_what_cannot_be_read_is_a_usage_error(tmp_path: Path) -> None:
-    status, _ = compare("--run", tmp_path / "nowhere")
-    assert status == 4
+def test_what_cannot_be_read_is_a_usage_error(tmp_path: Path, compare: Compare) -> None:
+    status, out = compare("--run", tmp_path / "nowhere")
+    assert status == pytest.ExitCode.INTERRUPTED
+    assert "no such run" in out

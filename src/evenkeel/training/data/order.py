@@ -97,7 +97,7 @@ def shares(weights: Sequence[float], total: int) -> list[int]:
     """
     exact = [weight * total / sum(weights) for weight in weights]
     parts = [max(1, int(share)) for share in exact]
-    by_remainder = sorted(range(len(parts)), key=lambda number: int(exact[number]) - exact[number])
+    by_remainder = sorted(range(len(parts)), key=lambda number: parts[number] - exact[number])
     for number in by_remainder[: max(0, total - sum(parts))]:
         parts[number] += 1
     while sum(parts) > total:
