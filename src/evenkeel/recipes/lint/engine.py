@@ -200,7 +200,8 @@ def _look_at_chunk(units: Sequence[Unit]) -> _Found:
 
 def _prepare(tree: Tree) -> None:
     """What every worker needs, worked out once before they part."""
-    _ = tree.listed, tree.names
+    _ = tree.listed, tree.names, tree.words
+    rules_versions.history_of(tree)
     for listing in tree.listings:
         tree.listing(listing)
 

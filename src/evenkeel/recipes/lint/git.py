@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from evenkeel.errors import InputError
@@ -14,11 +15,12 @@ _TIMEOUT_S = 60
 _LOCATION = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
 
 
-def _git(root: Path, *arguments: str) -> bytes | None:
+def _git(root: Path, *arguments: str, stdin: bytes | None = None) -> bytes | None:
     environment = {key: value for key, value in os.environ.items() if key not in _LOCATION}
     try:
         done = subprocess.run(
             ["git", "-C", str(root), *arguments],
+            input=b"" if stdin is None else stdin,
             capture_output=True,
             timeout=_TIMEOUT_S,
             env=environment,
@@ -77,7 +79,22 @@ def changed_since(root: Path, commit: str, *folders: str) -> list[str]:
     return sorted({path for path in paths if path})
 
 
-def text_at(root: Path, commit: str, path: str) -> str | None:
-    """A file's text at ``commit``; None where it was not there."""
-    out = _git(root, "show", f"{commit}:./{path}")
-    return None if out is None else out.decode("utf-8", "replace")
+def texts_at(root: Path, commit: str, paths: Iterable[str]) -> dict[str, str]:
+    """The text of files at ``commit``, in one call; those that were not there are left out."""
+    asked = [path for path in paths if "\n" not in path]
+    requests = "".join(f"{commit}:./{path}\n" for path in asked)
+    out = _git(root, "cat-file", "--batch", stdin=requests.encode("utf-8", "surrogateescape"))
+    found: dict[str, str] = {}
+    at = 0
+    for path in asked if out is not None else ():
+        assert out is not None
+        end = out.index(b"\n", at)
+        header = out[at:end].split()
+        at = end + 1
+        # "<object> blob <size>" and the content, or "<what was asked> missing"
+        if len(header) == 3 and header[2].isdigit():
+            size = int(header[2])
+            if header[1] == b"blob":
+                found[path] = out[at : at + size].decode("utf-8", "replace")
+            at += size + 1
+    return found

@@ -41,13 +41,13 @@ class _OldFiles(RecipeFiles):
 
     def __init__(self, root: Path, commit: str, changed: frozenset[str]) -> None:
         super().__init__(root)
-        self.commit = commit
         self.changed = changed
+        self.texts = git.texts_at(root, commit, sorted(changed)) if changed else {}
 
     def read(self, path: str) -> YamlTree:
         if path not in self.changed:
             return super().read(path)
-        text = git.text_at(self.root, self.commit, path)
+        text = self.texts.get(path)
         if text is None:
             raise InputError("it was not there", path=path)
         node = parse(text, path)
