@@ -10,6 +10,7 @@ from typing import Any
 
 from evenkeel.errors import InputError
 from evenkeel.recipes.config import convergence_fields, resolve
+from evenkeel.recipes.fingerprint import fingerprint as fingerprint_of
 from evenkeel.recipes.lint import git
 from evenkeel.recipes.lint.facts import CURVE_SECTIONS, lookup
 from evenkeel.recipes.lint.recipe_file import RecipeFile, RecipeFiles
@@ -203,14 +204,19 @@ def baseline_is_of_this_recipe(tree: Tree, path: str) -> Iterator[Finding]:
     if not files or not recipe.usable or not is_ours(recipe):
         return
     try:
-        fingerprint = resolve(recipe.merged, Path(path)).fingerprint
+        values = resolve(recipe.merged, Path(path)).values
     except InputError:
         return
+    # a baseline holds runs of several seeds: its fingerprint leaves the seed out
+    fingerprint = fingerprint_of({key: value for key, value in values.items() if key != "seed"})
     for file in files:
         try:
-            recorded = json.loads(file.read_text(encoding="utf-8")).get("fingerprint")
-        except (OSError, ValueError, AttributeError):
+            baseline = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
             continue
+        if not isinstance(baseline, dict) or baseline.get("retired"):
+            continue
+        recorded = baseline.get("fingerprint")
         if isinstance(recorded, str) and recorded and recorded != fingerprint:
             yield Finding(
                 OTHER_BASELINE.code,

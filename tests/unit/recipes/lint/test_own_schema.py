@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from evenkeel.recipes.config import load
+from evenkeel.recipes.fingerprint import fingerprint
 from evenkeel.recipes.lint.engine import Selection, lint
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -195,8 +197,20 @@ def test_a_new_version_may_differ(committed: Path) -> None:
 
 
 def test_a_baseline_of_other_settings_is_named(root: Path) -> None:
+    values = load(root / RECIPE).values
+    current = fingerprint({key: value for key, value in values.items() if key != "seed"})
     path = f"tests/baselines/llm/{NAME}/cpu.json"
-    write(root, path, json.dumps({"schema_version": 1, "fingerprint": "0" * 64}))
+    for content, expected in (
+        ({"fingerprint": "0" * 64}, [("EK411", RECIPE, 1)]),
+        ({"fingerprint": "0" * 64, "retired": {"reason": "old"}}, []),
+        ({"fingerprint": None}, []),
+        ({"fingerprint": current}, []),
+    ):
+        write(root, path, json.dumps({"schema_version": 1, **content}))
+        assert found(root) == expected
+    replace(root, RECIPE, "sft:", "seed: 7\nsft:")
+    assert found(root) == []
+    replace(root, RECIPE, "lr: 2e-5", "lr: 3e-5")
     assert found(root) == [("EK411", RECIPE, 1)]
 
 
