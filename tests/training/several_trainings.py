@@ -9,7 +9,7 @@ from evenkeel.training.run import main
 
 if __name__ == "__main__":
     statuses = []
-    for arguments, port in json.loads(sys.argv[1]):
+    for algorithm, arguments, port in json.loads(sys.argv[1]):
         os.environ["MASTER_PORT"] = str(port)
-        statuses.append(main(Algorithm.SFT, arguments))
+        statuses.append(main(Algorithm(algorithm), arguments))
     print(json.dumps(statuses))

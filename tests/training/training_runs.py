@@ -20,22 +20,31 @@ TRAINER = ROOT / "examples/run_sft.py"
 Curves = Mapping[str, Mapping[int, float]]
 
 
-def arguments(folder: Path, overrides: Sequence[str] = ()) -> list[str]:
+def tiny(algorithm: Algorithm) -> Path:
+    """The recipe that tests train of an algorithm."""
+    if algorithm is Algorithm.SFT:
+        return TINY
+    return TINY.with_name(f"tiny_{algorithm.value}.yaml")
+
+
+def arguments(
+    folder: Path, overrides: Sequence[str] = (), algorithm: Algorithm = Algorithm.SFT
+) -> list[str]:
     """The trainer's command line for a run whose files lie in ``folder``."""
     return [
         "--config",
-        str(TINY),
+        str(tiny(algorithm)),
         f"logger.log_dir={folder / 'logs'}",
         f"checkpointing.checkpoint_dir={folder / 'ckpts'}",
         *overrides,
     ]
 
 
-def train(folder: Path, *overrides: str) -> int:
+def train(folder: Path, *overrides: str, algorithm: Algorithm = Algorithm.SFT) -> int:
     """Train in this process; the result is the exit status."""
     from evenkeel.training.run import main
 
-    return main(Algorithm.SFT, arguments(folder, overrides))
+    return main(algorithm, arguments(folder, overrides, algorithm))
 
 
 def curves(folder: Path) -> Curves:
@@ -71,12 +80,19 @@ def free_port() -> int:
         return port
 
 
-def train_on_two_ranks(runs: Sequence[tuple[Path, Sequence[str]]]) -> list[int]:
+def train_on_two_ranks(
+    runs: Sequence[tuple[Path, Sequence[str]]], algorithm: Algorithm = Algorithm.SFT
+) -> list[int]:
     """Each (folder, overrides) in turn on one pair of processes; rank 0's exit statuses.
 
     One pair for all of them, because starting a process costs more than these trainings.
     """
-    jobs = json.dumps([[arguments(folder, overrides), free_port()] for folder, overrides in runs])
+    jobs = json.dumps(
+        [
+            [algorithm.value, arguments(folder, overrides, algorithm), free_port()]
+            for folder, overrides in runs
+        ]
+    )
     port = free_port()
     script = Path(__file__).with_name("several_trainings.py")
     ranks = [

@@ -89,15 +89,17 @@ class TrainingLoop:
             MachineError: it is damaged, or belongs to another recipe.
         """
         random_state.seed(self.recipe.seed, self.backend.place.rank)
-        if not self._saves:
-            return 0
-        self._store.remove_leftovers()
-        latest = self._store.latest()
+        latest = None
+        if self._saves:
+            self._store.remove_leftovers()
+            latest = self._store.latest()
         if latest is None:
+            self.algorithm.begin()
             return 0
         self._check_recipe(latest)
         latest.check_files()
         self.backend.load(latest.folder / MODEL_FOLDER)
+        self.algorithm.load(latest.folder)
         same_layout = latest.manifest.get("world_size") == self.world.ranks.world_size
         if not (same_layout and random_state.load(latest.folder, self.world.ranks.rank)):
             random_state.seed(self.recipe.seed, self.backend.place.rank, latest.step)
@@ -161,6 +163,7 @@ class TrainingLoop:
 
         def write(folder: Path) -> None:
             self.backend.save(folder / MODEL_FOLDER)
+            self.algorithm.save(folder)
             random_state.save(folder, ranks.rank)
 
         self._store.save(

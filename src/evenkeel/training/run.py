@@ -12,21 +12,22 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from evenkeel import run_lock, run_record
 from evenkeel.errors import EXIT_INTERRUPTED, EvenkeelError, InputError, MachineError
 from evenkeel.recipes import config
-from evenkeel.recipes.schema import Algorithm, Backend, Recipe
+from evenkeel.recipes.schema import Algorithm, Backend, Policy
 from evenkeel.run_paths import RunPaths
 from evenkeel.run_record import TrainerExit
 from evenkeel.training import failures, models, provenance, stopping
-from evenkeel.training.algorithms.interface import TrainingAlgorithm
-from evenkeel.training.algorithms.sft import Sft
+from evenkeel.training.algorithms import registry
+from evenkeel.training.algorithms.interface import Ingredients
 from evenkeel.training.backends import interface
 from evenkeel.training.backends.fsdp2 import Fsdp2Backend
-from evenkeel.training.data.batches import open_dataset
 from evenkeel.training.data.tokenizers import load_tokenizer
 from evenkeel.training.distributed import SharedMachineError, World, joined, ranks_from
 from evenkeel.training.loop import End, TrainingLoop
@@ -178,7 +179,15 @@ def set_up(
     model_config = models.load_config(recipe.policy)
     models.check_vocabulary(model_config, tokenizer)
     backend = _backend(resolved, model_config, world)
-    algorithm = _algorithm(recipe, backend, tokenizer)
+    algorithm = registry.build(
+        Ingredients(
+            recipe,
+            backend,
+            tokenizer,
+            second_model=partial(_second_model, resolved, world=world),
+            say=say,
+        )
+    )
     log = MetricLogger(recipe, resolved.name, world.ranks.rank)
     loop = TrainingLoop(
         recipe=recipe,
@@ -204,11 +213,11 @@ def _backend(resolved: config.ResolvedRecipe, model_config: Any, world: World) -
     )
 
 
-def _algorithm(recipe: Recipe, backend: interface.Backend, tokenizer: Any) -> TrainingAlgorithm:
-    train = open_dataset(recipe, tokenizer, "train")
-    val = open_dataset(recipe, tokenizer, "val")
-    pad_id = tokenizer.pad_token_id
-    return Sft(recipe, backend, train, val, tokenizer.eos_token_id if pad_id is None else pad_id)
+def _second_model(
+    resolved: config.ResolvedRecipe, policy: Policy, world: World
+) -> interface.Backend:
+    recipe = replace(resolved.recipe, policy=policy)
+    return _backend(replace(resolved, recipe=recipe), models.load_config(policy), world)
 
 
 def _report(end: End, max_num_steps: int, say: Callable[[str], None]) -> int:

@@ -12,10 +12,15 @@ from functools import partial
 from torch import Tensor
 
 from evenkeel.recipes.schema import Recipe
-from evenkeel.training import schedules
-from evenkeel.training.algorithms.interface import StepResult
+from evenkeel.training.algorithms.interface import Ingredients, StepResult, TrainingAlgorithm
+from evenkeel.training.algorithms.optimizer_step import (
+    OptimizerStep,
+    count_tokens,
+    train_batches,
+    val_batches,
+)
 from evenkeel.training.backends.interface import IGNORED_LABEL, Backend, ModelOutput, Sums
-from evenkeel.training.data.batches import BatchSource, MicroBatch, Samples
+from evenkeel.training.data.batches import MicroBatch, Samples, open_dataset
 
 
 def sft_loss(output: ModelOutput, batch: MicroBatch, num_tokens: float) -> tuple[Tensor, Sums]:
@@ -37,71 +42,28 @@ def sft_measure(output: ModelOutput, batch: MicroBatch) -> Sums:
     }
 
 
-class Sft:
+class Sft(TrainingAlgorithm):
     """Data, loss and validation of supervised fine-tuning."""
 
     def __init__(
         self, recipe: Recipe, backend: Backend, train: Samples, val: Samples | None, pad_id: int
     ) -> None:
-        policy, loop = recipe.policy, recipe.loop
         self._backend = backend
-        self._max_grad_norm = policy.max_grad_norm
-        self._learning_rate = partial(
-            schedules.learning_rate,
-            peak=policy.optimizer.lr,
-            scheduler=policy.scheduler,
-            horizon=schedules.horizon(recipe),
-        )
-        place = backend.place
-        source = partial(
-            BatchSource,
-            dp_rank=place.rank,
-            dp_size=place.size,
-            seed=recipe.seed,
-            max_length=policy.max_total_sequence_length,
-            pad_id=pad_id,
-        )
-        dynamic = policy.dynamic_batching
-        self.batches = source(
-            train,
-            global_batch_size=policy.train_global_batch_size,
-            micro_batch_size=policy.train_micro_batch_size,
-            shuffle=recipe.data.shuffle,
-            pack=policy.sequence_packing.enabled,
-            max_micro_batch_tokens=dynamic.train_micro_batch_tokens if dynamic.enabled else None,
-        )
-        # one sample a row, so that a row is right or wrong as one answer
-        self._val: BatchSource | None = None
-        if val is not None:
-            self._val = source(
-                val,
-                global_batch_size=loop.val_global_batch_size,
-                micro_batch_size=-(-loop.val_global_batch_size // place.size),
-                shuffle=False,
-                pack=False,
-            )
+        self._optimize = OptimizerStep(recipe, backend)
+        self.batches = train_batches(recipe, backend.place, train, pad_id)
+        self._val = None if val is None else val_batches(recipe, backend.place, val, pad_id)
 
     def train_step(self, step: int) -> StepResult:
         """See ``TrainingAlgorithm``."""
-        backend = self._backend
         batches = self.batches.global_batch(step)
-        counts = backend.reduce_sums(
-            {
-                "trained": sum(batch.num_trained_tokens for batch in batches),
-                "tokens": sum(int(batch.attention_mask.sum()) for batch in batches),
-            }
-        )
+        counts = count_tokens(self._backend, batches)
         # a global batch without a trained token has no mean; its gradient is zero
         loss = partial(sft_loss, num_tokens=max(counts["trained"], 1.0))
-        sums = backend.forward_backward(batches, loss)
-        norm = backend.clip_gradients(self._max_grad_norm)
-        learning_rate = self._learning_rate(step)
-        backend.step(learning_rate)
+        sums, metrics = self._optimize(step, batches, loss)
         return StepResult(
             metrics={
-                "train/loss": backend.reduce_sums(sums)["loss"],
-                "train/grad_norm": float(norm),
-                "train/lr": learning_rate,
+                "train/loss": sums["loss"],
+                **metrics,
                 "train/global_valid_toks": counts["trained"],
             },
             num_tokens=int(counts["tokens"]),
@@ -125,3 +87,15 @@ class Sft:
             "validation/loss": total["loss"] / max(total["tokens"], 1.0),
             "validation/accuracy": total["exact"] / max(total["responses"], 1.0),
         }
+
+
+def build(ingredients: Ingredients) -> Sft:
+    """The algorithm of a recipe."""
+    recipe, tokenizer = ingredients.recipe, ingredients.tokenizer
+    return Sft(
+        recipe,
+        ingredients.backend,
+        open_dataset(recipe, tokenizer, "train"),
+        open_dataset(recipe, tokenizer, "val"),
+        ingredients.pad_id,
+    )

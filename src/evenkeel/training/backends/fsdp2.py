@@ -7,11 +7,11 @@ fp32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 import torch.distributed as dist
@@ -31,9 +31,11 @@ from evenkeel.training.backends.interface import (
     Backend,
     DataParallelPlace,
     MicroBatchLoss,
-    MicroBatchMeasure,
+    MicroBatchReader,
     ModelOutput,
     Sums,
+    T,
+    add_sums,
 )
 from evenkeel.training.backends.optimizer import adamw
 from evenkeel.training.data.batches import MicroBatch
@@ -58,7 +60,8 @@ class Fsdp2Backend(Backend):
         shares_sequence = policy.parallel.sequence_parallel and self.mesh["tp"].size() > 1
         self._row_multiple = self.mesh["tp"].size() if shares_sequence else 1
         self.model = self._build(recipe, config)
-        self.optimizer = adamw(self.model, policy.optimizer)
+        self._optimizer_settings = policy.optimizer
+        self.reset_optimizer()
 
     def _build(self, recipe: Recipe, config: PretrainedConfig) -> PreTrainedModel:
         if self.mesh.size() == 1:
@@ -84,19 +87,18 @@ class Fsdp2Backend(Backend):
             share, reported = loss(self._run(batch), batch)
             # FSDP averages over data-parallel ranks, and the loss of the global batch is a sum
             torch.autograd.backward(share * self.place.size)
-            _add(sums, reported)
+            add_sums(sums, reported)
         finish_pending_sums(self.model)
         return sums
 
-    def forward(self, micro_batches: Sequence[MicroBatch], measure: MicroBatchMeasure) -> Sums:
+    def read(
+        self, micro_batches: Sequence[MicroBatch], reader: MicroBatchReader
+    ) -> list[dict[str, Tensor]]:
         """See ``Backend``."""
         self.model.train(False)
-        sums: Sums = {}
         with torch.no_grad():
-            for batch in micro_batches:
-                batch = _moved(batch, self.device)
-                _add(sums, measure(self._run(batch), batch))
-        return sums
+            moved = [_moved(batch, self.device) for batch in micro_batches]
+            return [reader(self._run(batch), batch) for batch in moved]
 
     def _run(self, batch: MicroBatch) -> ModelOutput:
         """Logits of (batch, seq, vocabulary).
@@ -130,6 +132,10 @@ class Fsdp2Backend(Backend):
         self.optimizer.step()
         self.optimizer.zero_grad()
 
+    def reset_optimizer(self) -> None:
+        """See ``Backend``."""
+        self.optimizer = adamw(self.model, self._optimizer_settings)
+
     def reduce_sums(self, sums: Mapping[str, float | Tensor]) -> dict[str, float]:
         """See ``Backend``: one collective and one read from the device."""
         values = [torch.as_tensor(value, dtype=torch.float64) for value in sums.values()]
@@ -141,6 +147,14 @@ class Fsdp2Backend(Backend):
             dist.all_reduce(vector, group=self.mesh["dp"].get_group())
         return dict(zip(sums, vector.tolist(), strict=True))
 
+    def gather(self, items: Sequence[T]) -> list[T]:
+        """See ``Backend``."""
+        if self.place.size == 1:
+            return list(items)
+        found: list[Sequence[T]] = [()] * self.place.size
+        dist.all_gather_object(found, list(items), group=self.mesh["dp"].get_group())
+        return [item for part in found for item in part]
+
     def save(self, folder: Path) -> None:
         """See ``Backend``: torch.distributed.checkpoint, one file per rank."""
         torch_state.save(folder, self.model, self.optimizer)
@@ -148,6 +162,26 @@ class Fsdp2Backend(Backend):
     def load(self, folder: Path) -> None:
         """See ``Backend``."""
         torch_state.load(folder, self.model, self.optimizer)
+
+    def save_weights(self, folder: Path) -> None:
+        """See ``Backend``."""
+        torch_state.save(folder, self.model)
+
+    def load_weights(self, folder: Path) -> None:
+        """See ``Backend``."""
+        torch_state.load(folder, self.model)
+
+    def copy_weights(self, other: Self) -> None:
+        """See ``Backend``."""
+        with torch.no_grad():
+            pairs = zip(self.model.parameters(), other.model.parameters(), strict=True)
+            for mine, theirs in pairs:
+                mine.copy_(theirs)
+
+    def whole_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """See ``Backend``: one weight is whole at a time."""
+        for name, weight in self.model.state_dict().items():
+            yield name, weight.full_tensor() if isinstance(weight, DTensor) else weight
 
 
 SUPPORTED_PARALLEL = {"tensor_parallel_size", "sequence_parallel"}
@@ -222,9 +256,6 @@ def _moved(batch: MicroBatch, device: torch.device) -> MicroBatch:
         for name, value in vars(batch).items()
         if isinstance(value, Tensor)
     }
-    return replace(batch, **tensors)
-
-
-def _add(sums: Sums, more: Mapping[str, Tensor]) -> None:
-    for name, value in more.items():
-        sums[name] = sums[name] + value if name in sums else value
+    # what came from an earlier pass of the model is on the device already
+    extras = {name: value.to(device, non_blocking=True) for name, value in batch.extras.items()}
+    return replace(batch, **tensors, extras=extras)

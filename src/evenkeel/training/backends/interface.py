@@ -9,9 +9,10 @@ pipeline schedule, for example, interleaves micro-batches).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self, TypeVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own name for it
@@ -47,6 +48,25 @@ class ModelOutput:
         """(batch, seq): the token that greedy decoding would take at each position."""
         return self.logits.argmax(dim=-1)
 
+    def token_log_probs(self, labels: Tensor, temperature: float = 1.0) -> Tensor:
+        """(batch, seq), fp32: log probability of each label, 0 where it is not trained.
+
+        Args:
+            labels: (batch, seq).
+            temperature: logits are divided by it.
+        """
+        losses = F.cross_entropy(
+            (self.logits.float() / temperature).flatten(0, 1),
+            labels.flatten(),
+            ignore_index=IGNORED_LABEL,
+            reduction="none",
+        )
+        return -losses.view(labels.shape)
+
+    def log_probs(self, temperature: float = 1.0) -> Tensor:
+        """(batch, seq, vocabulary), fp32: log probability of every token at every position."""
+        return F.log_softmax(self.logits.float() / temperature, dim=-1)
+
 
 Sums = dict[str, Tensor]
 """Scalars by name, to be added up over micro-batches and data-parallel ranks; on the device."""
@@ -56,6 +76,11 @@ MicroBatchLoss = Callable[[ModelOutput, MicroBatch], tuple[Tensor, Sums]]
 
 MicroBatchMeasure = Callable[[ModelOutput, MicroBatch], Sums]
 """What to measure of a micro-batch without training on it."""
+
+MicroBatchReader = Callable[[ModelOutput, MicroBatch], dict[str, Tensor]]
+"""Tensors to keep of a micro-batch's output, such as (batch, seq) log probabilities."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -81,8 +106,21 @@ class Backend(ABC):
         """
 
     @abstractmethod
+    def read(
+        self, micro_batches: Sequence[MicroBatch], reader: MicroBatchReader
+    ) -> list[dict[str, Tensor]]:
+        """What ``reader`` keeps of each micro-batch, in evaluation mode and without gradients.
+
+        Every data-parallel rank passes the same number of micro-batches. All ranks that share
+        one copy of the model (tensor, pipeline) get the same tensors.
+        """
+
     def forward(self, micro_batches: Sequence[MicroBatch], measure: MicroBatchMeasure) -> Sums:
         """Add up ``measure`` over the micro-batches, in evaluation mode and without gradients."""
+        sums: Sums = {}
+        for measured in self.read(micro_batches, measure):
+            add_sums(sums, measured)
+        return sums
 
     @abstractmethod
     def clip_gradients(self, max_norm: float) -> Tensor:
@@ -96,8 +134,16 @@ class Backend(ABC):
         """Let the optimizer take one step, then forget the gradients."""
 
     @abstractmethod
+    def reset_optimizer(self) -> None:
+        """Forget the optimizer's moments and count of steps."""
+
+    @abstractmethod
     def reduce_sums(self, sums: Mapping[str, float | Tensor]) -> dict[str, float]:
         """Add each scalar up over data-parallel ranks; the same result on every rank."""
+
+    @abstractmethod
+    def gather(self, items: Sequence[T]) -> list[T]:
+        """Every data-parallel rank's (picklable) items, rank by rank; the same on every rank."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -106,3 +152,25 @@ class Backend(ABC):
     @abstractmethod
     def load(self, folder: Path) -> None:
         """Read what ``save`` wrote, also by another number of ranks."""
+
+    @abstractmethod
+    def save_weights(self, folder: Path) -> None:
+        """Write the weights alone below ``folder``: of a model that is never trained."""
+
+    @abstractmethod
+    def load_weights(self, folder: Path) -> None:
+        """Read what ``save_weights`` wrote, also by another number of ranks."""
+
+    @abstractmethod
+    def copy_weights(self, other: Self) -> None:
+        """Take over the weights of a backend of the same model and layout."""
+
+    @abstractmethod
+    def whole_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Each weight whole, under transformers' name for it; called by every rank."""
+
+
+def add_sums(sums: Sums, more: Mapping[str, Tensor]) -> None:
+    """Add ``more`` to ``sums``, in place."""
+    for name, value in more.items():
+        sums[name] = sums[name] + value if name in sums else value

@@ -16,6 +16,7 @@ import torch.distributed.checkpoint.state_dict_saver as dcp_saver
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
+    get_model_state_dict,
     get_state_dict,
     set_model_state_dict,
     set_state_dict,
@@ -42,20 +43,25 @@ def spread_weights(whole: nn.Module | None, sharded: nn.Module, device: torch.de
             dist.broadcast(buffer, src=0)
 
 
-def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
     """Write both below ``folder``, synced to disk; called by every rank."""
     dcp_saver.save(_state(model, optimizer), checkpoint_id=folder)
 
 
-def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
     """Read both from ``folder``, in place; called by every rank."""
     state = _state(model, optimizer)
     dcp_loader.load(state, checkpoint_id=folder)
+    if optimizer is None:
+        set_model_state_dict(model, state["model"])
+        return
     set_state_dict(
         model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
     )
 
 
-def _state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def _state(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
+    if optimizer is None:
+        return {"model": get_model_state_dict(model)}
     weights, moments = get_state_dict(model, optimizer)
     return {"model": weights, "optimizer": moments}

@@ -7,8 +7,8 @@ run resumes at any step, on any layout, with the samples it would have seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -47,6 +47,8 @@ class MicroBatch:
     """Labels that are not ``NOT_TRAINED``."""
     sample_indices: tuple[tuple[int, ...], ...]
     """Per row, the samples in it by their index in the set, left to right."""
+    extras: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """What an algorithm attaches for its loss, first dimension the rows: (batch, seq), (batch,)."""
 
 
 class BatchSource:
@@ -66,6 +68,7 @@ class BatchSource:
         pad_id: int,
         pack: bool,
         max_micro_batch_tokens: int | None = None,
+        group_size: int = 1,
     ) -> None:
         """Bind a set to one rank's place.
 
@@ -82,6 +85,9 @@ class BatchSource:
             pack: several samples in a row, as many as ``max_length`` admits.
             max_micro_batch_tokens: dynamic batching: rows of like length go together, as many as
                 fit into so many positions, and ``micro_batch_size`` does not count.
+            group_size: so many neighbours in the set, such as the two answers of a pair, stay
+                together in neighbouring rows of one micro-batch; order and batch sizes count
+                groups. Not with packing or dynamic batching.
 
         Raises:
             InputError: the set is empty, or a size is below 1.
@@ -101,7 +107,14 @@ class BatchSource:
             raise InputError("the data set has no samples")
         if max_micro_batch_tokens is not None and max_micro_batch_tokens < 1:
             raise InputError(f"max_micro_batch_tokens is {max_micro_batch_tokens}; it must be 1 up")
-        self._samples, self._order = samples, order_of(samples, seed, shuffle)
+        if group_size > 1 and (pack or max_micro_batch_tokens is not None):
+            raise InputError(
+                "neither packing nor dynamic batching keeps the answers of a group together",
+                fix="set policy.sequence_packing.enabled=false and "
+                "policy.dynamic_batching.enabled=false",
+            )
+        self._samples, self._order = samples, order_of(samples, seed, shuffle, group_size)
+        self._group_size = group_size
         self._max_micro_batch_tokens = max_micro_batch_tokens
         self._global_batch_size, self._micro_batch_size = global_batch_size, micro_batch_size
         self._dp_rank, self._dp_size = dp_rank, dp_size
@@ -110,14 +123,15 @@ class BatchSource:
     @property
     def num_batches(self) -> int:
         """Global batches of ``one_pass``."""
-        return -(-len(self._samples) // self._global_batch_size)
+        return -(-len(self._samples) // (self._global_batch_size * self._group_size))
 
     def sample_indices(self, step: int) -> list[int]:
         """Indices of the samples of step ``step`` (the first is 1), over all ranks, in order."""
         if step < 1:
             raise ValueError(f"step is {step}; the first is 1")
-        size = self._global_batch_size
-        return self._order.indices((step - 1) * size, size)
+        size, group = self._global_batch_size, self._group_size
+        groups = self._order.indices((step - 1) * size, size)
+        return [first * group + member for first in groups for member in range(group)]
 
     def global_batch(self, step: int) -> list[MicroBatch]:
         """This rank's micro-batches of step ``step``; every rank gets equally many.
@@ -131,8 +145,9 @@ class BatchSource:
 
         Yields this rank's micro-batches per global batch, equally many on every rank.
         """
-        for start in range(0, len(self._samples), self._global_batch_size):
-            end = min(start + self._global_batch_size, len(self._samples))
+        size = self._global_batch_size * self._group_size
+        for start in range(0, len(self._samples), size):
+            end = min(start + size, len(self._samples))
             yield self._micro_batches(range(start, end))
 
     def _micro_batches(self, indices: Sequence[int]) -> list[MicroBatch]:
@@ -144,12 +159,13 @@ class BatchSource:
                 [rows[place] for place in batch] for batch in plan[self._dp_rank :: self._dp_size]
             ]
             return [self._micro_batch(batch or [()]) for batch in mine]
-        rows_per_round = self._micro_batch_size * self._dp_size
+        rows_of_batch = self._micro_batch_size * self._group_size
+        rows_per_round = rows_of_batch * self._dp_size
         batches = []
         for first in range(0, len(rows), rows_per_round):
-            start = first + self._dp_rank * self._micro_batch_size
-            batch = rows[start : start + self._micro_batch_size]
-            batch += [()] * (self._micro_batch_size - len(batch))
+            start = first + self._dp_rank * rows_of_batch
+            batch = rows[start : start + rows_of_batch]
+            batch += [()] * (rows_of_batch - len(batch))
             batches.append(self._micro_batch(batch))
         return batches
 

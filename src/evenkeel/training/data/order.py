@@ -28,11 +28,12 @@ class Order(Protocol):
         ...
 
 
-def order_of(samples: Samples, seed: int, shuffle: bool) -> Order:
-    """The order that belongs to a set of samples."""
+def order_of(samples: Samples, seed: int, shuffle: bool, group_size: int = 1) -> Order:
+    """The order that belongs to a set of samples, or of groups of so many neighbours in it."""
     if isinstance(samples, BlendedSamples):
-        return BlendOrder(samples.sizes, samples.weights, seed, shuffle)
-    return EpochOrder(len(samples), shuffle, seed)
+        sizes = [size // group_size for size in samples.sizes]
+        return BlendOrder(sizes, samples.weights, seed, shuffle)
+    return EpochOrder(len(samples) // group_size, shuffle, seed)
 
 
 class EpochOrder:

@@ -80,7 +80,13 @@ class TokenWindows:
     Windows overlap by one token: the last label of one is the first input of the next.
     """
 
-    def __init__(self, stream: npt.NDArray[np.int32], length: int, count: int | None) -> None:
+    def __init__(
+        self,
+        stream: npt.NDArray[np.int32],
+        length: int,
+        count: int | None,
+        bytes_per_token: float | None = None,
+    ) -> None:
         available = max(0, (len(stream) - 1) // length)
         if available < (count or 1):
             raise InputError(
@@ -90,6 +96,7 @@ class TokenWindows:
             )
         self._stream, self._length = stream, length
         self._count = count or available
+        self.bytes_per_token = bytes_per_token
 
     def __len__(self) -> int:
         return self._count
@@ -144,4 +151,5 @@ def _encoded(records: Records | TextStream, encoder: Encoder, length: int) -> Sa
         return EncodedRecords(records, encoder)
     documents = [encoder(Text(text)).input_ids for text in records.documents]
     stream = np.concatenate([np.asarray(ids, dtype=np.int32) for ids in documents])
-    return TokenWindows(stream, length, records.num_windows)
+    num_bytes = sum(len(text.encode()) for text in records.documents)
+    return TokenWindows(stream, length, records.num_windows, num_bytes / len(stream))
