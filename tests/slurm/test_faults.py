@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from launches import make_submission
+from launches import driver_that_trains, make_submission
 from mini_cluster import MiniCluster, _wait
 
 from evenkeel.launch.cluster import Cluster
@@ -22,7 +21,6 @@ from evenkeel.launch.submission import JobRecord, submit_chain
 from evenkeel.launch.watch import RecipeWatch, Watcher, WatchPolicy
 
 ClusterMaker = Callable[..., MiniCluster]
-TRAINER = Path(__file__).with_name("stand_in_trainer.py")
 NO_RETRY = RetryPolicy(retries=0)
 
 
@@ -36,9 +34,7 @@ def training(
     **more: Any,
 ) -> Submission:
     """A recipe whose driver runs the stand-in trainer with these faults."""
-    options = ["--max-steps", str(max_steps), "--step-s", str(step_s), "--per-run", str(per_run)]
-    trainer = shlex.join([sys.executable, str(TRAINER), *options])
-    driver = f'{trainer} -- "${{0%.sh}}" {shlex.join(faults)}'
+    driver = driver_that_trains(*faults, max_steps=max_steps, step_s=step_s, per_run=per_run)
     name = f"sft-{letter}-1n1g-fsdp2tp1"
     return make_submission(folder, driver, name=name, max_steps=max_steps, **more)
 
@@ -260,6 +256,40 @@ def test_a_hanging_trainer_is_ended_and_the_next_job_goes_on(
     assert recipe.outcome.kind is Outcome.COMPLETED
     assert trained(submission) == list(range(1, 11))
     assert any("no step for" in note for note in notes)
+
+
+def test_two_launches_of_one_recipe_never_write_at_once(
+    cluster: MiniCluster, tmp_path: Path
+) -> None:
+    first = training(tmp_path, step_s=0.2, max_steps=20)
+    submit(first)
+    wait_for_step(first, 2)
+    second = replace(first, launch_id="20260102T030406-other", launch_dir=tmp_path / "other")
+    submit(second)
+    mine, theirs = (recipe.outcome for recipe in to_the_end(watcher_of([first, second])))
+    assert mine.kind is Outcome.COMPLETED
+    assert trained(first) == list(range(1, 21))
+    assert "another writer has this run directory: job" in theirs.message + theirs.traceback
+
+
+def test_a_job_that_the_controller_forgot_is_submitted_again(
+    new_cluster: ClusterMaker, tmp_path: Path
+) -> None:
+    cluster = new_cluster(nodes=1)
+    blocker = cluster.submit("sleep 300", "--exclusive")
+    cluster.wait_for(blocker, "RUNNING")
+    state = cluster.dir / "state" / "job_state"
+    _wait("a saved state", lambda: state.exists() and state.stat().st_size > 200, 20)
+    submission = training(tmp_path)
+    (record,) = submit(submission)
+    cluster.kill_controller()  # before it saves the job
+    cluster.start_controller()
+    cluster.run("scancel", str(blocker))
+    cluster.submit("exit 0", "--hold")  # gets the forgotten job's id
+    (recipe,) = to_the_end(watcher_of([submission]))
+    assert recipe.outcome.kind is Outcome.COMPLETED
+    assert trained(submission) == list(range(1, 11))
+    assert recipe.records[0].earlier_ids in ((), (record.job_id,))  # it may have been saved
 
 
 def test_a_diverged_run_ends_its_chain(cluster: MiniCluster, tmp_path: Path) -> None:
