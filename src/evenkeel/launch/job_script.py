@@ -1,9 +1,10 @@
 """The batch script of one job, as text.
 
-The header is what the executor says; the body is ``job_body.sh``. It runs the driver once, on the
-first node (the driver starts its trainer on all of them), and keeps a *journal*: one line when the
-job starts, when a signal arrives and when the driver ends. The journal tells the truth about a job
-where Slurm's accounts do not: the exit status, the nodes of every start, and that it ended at all.
+The header is what the executor says; the body is ``job_body.sh``, which it sources. That runs the
+driver once, on the first node (the driver starts its trainer on all of them), and keeps a
+*journal*: one line when the job starts, when a signal arrives and when the driver ends. The journal
+tells the truth about a job where Slurm's accounts do not: the exit status, the nodes of every
+start, and that it ended at all.
 
 Every value that is not a constant of this file passes ``shlex.quote``.
 """
@@ -35,6 +36,8 @@ EXIT_NO_TREE = 91
 EXIT_TOO_MANY_RESTARTS = 92
 
 BODY = Path(__file__).with_name("job_body.sh")
+"""What all scripts have in common. It stands once beside a launch's folders, since a script that
+fits into one block of the disk matters when there are hundreds."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,12 @@ class JobFiles:
     def script(self) -> Path:
         """The batch script."""
         return self.folder / f"run-{self.run}.sh"
+
+    @property
+    def body(self) -> Path:
+        """The part that the scripts of a launch share; its name changes with its content."""
+        digest = sha256(BODY.read_bytes()).hexdigest()[:8]
+        return self.folder.parent / f"job_body-{digest}.sh"
 
     @property
     def record(self) -> Path:
@@ -139,7 +148,7 @@ def format_minutes(minutes: int) -> str:
 
 
 def render(header: Sequence[str], submission: Submission, run: int, python: Path) -> str:
-    """The whole script.
+    """The whole script, but for ``JobFiles.body``, which it reads.
 
     Args:
         header: the ``#SBATCH`` lines.
@@ -177,7 +186,9 @@ def render(header: Sequence[str], submission: Submission, run: int, python: Path
             f"driver_arguments=({arguments})",
             "",
             *_exports(submission, python),
-            BODY.read_text(encoding="utf-8"),
+            f"source {shlex.quote(str(files.body))}",
+            f"exit {EXIT_NO_TREE}  # the body has gone, and so has the snapshot",
+            "",
         ]
     )
 

@@ -28,7 +28,7 @@ from evenkeel.launch import executor
 from evenkeel.launch.cluster import Cluster, ClusterUnreachableError, Partition
 from evenkeel.launch.executor import SlurmSubmitter
 from evenkeel.launch.job_report import JobReport
-from evenkeel.launch.job_script import job_files, job_name, render
+from evenkeel.launch.job_script import BODY, job_files, job_name, render
 from evenkeel.launch.request import JobShape, Submission
 from evenkeel.run_record import TrainerExit, now
 
@@ -102,6 +102,9 @@ def write_scripts(submission: Submission, submitter: SlurmSubmitter | None) -> l
         submitter: makes the ``#SBATCH`` lines; None for a local run, which has none.
     """
     scripts = []
+    body = job_files(submission, submission.first_run).body
+    if not body.exists():
+        atomic_file.write_text(body, BODY.read_text(encoding="utf-8"))
     for run in range(submission.first_run, submission.first_run + submission.runs):
         header = submitter.header(submission, run) if submitter else []
         script = job_files(submission, run).script
