@@ -1,18 +1,19 @@
 """Tokens per second of the trainer against a bare torch loop of the same model and batches.
 
-    uv run python benchmarks/trainer_throughput.py [--config FILE] [--steps 40] [--rounds 5]
+    uv run python benchmarks/trainer_throughput.py [--config FILE] [--steps 200]
 
-Both sides train in this one process, in turn, round after round, and each counts with its fastest
-round, so that other work on the machine spoils neither; the processor time is given beside it.
-The trainer's side is everything it does in a step: batches, loss, clipping, schedule, metrics to an
-event file. The bare loop gets its batches ready made, reads its loss once a step as any loop that
-prints one does, and does nothing else.
+Both sides train in this one process, a step of one and a step of the other in turn, and each counts
+with its median step, so that other work on the machine meets both alike; the ratio of processor
+times is given beside it. The trainer's side is everything it does in a step: batches, loss,
+clipping, schedule, metrics to an event file. The bare loop gets its batches ready made, reads its
+loss once a step as any loop that prints one does, and does nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import tempfile
 import time
@@ -42,29 +43,27 @@ class BareLoop:
         )
         self.batches = batches
 
-    def run(self, first: int, last: int) -> None:
-        for step in range(first, last + 1):
-            (batch,) = self.batches[step - 1]
-            logits = self.model(input_ids=batch.input_ids, use_cache=False).logits
-            loss = functional.cross_entropy(
-                logits.float().flatten(0, 1), batch.labels.flatten(), ignore_index=-100
-            )
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-            loss.item()
+    def step(self, step: int) -> None:
+        (batch,) = self.batches[step - 1]
+        logits = self.model(input_ids=batch.input_ids, use_cache=False).logits
+        loss = functional.cross_entropy(
+            logits.float().flatten(0, 1), batch.labels.flatten(), ignore_index=-100
+        )
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        loss.item()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--config", type=Path, default=DEFAULT)
-    parser.add_argument("--steps", type=int, default=40, help="of each side in a round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=200, help="of each side")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(arguments.config, arguments.steps, arguments.rounds, Path(folder))
+        result = measure(arguments.config, arguments.steps, Path(folder))
     if arguments.json:
         print(json.dumps(result))
     else:
@@ -75,50 +74,46 @@ def main() -> int:
     return 0 if result["ratio"] >= 0.95 else 1
 
 
-def measure(path: Path, steps: int, rounds: int, folder: Path) -> dict[str, float]:
-    total = steps * (rounds + 1)
+WARM_UP = 5
+"""First steps of each side that do not count: they allocate."""
+
+
+def measure(path: Path, steps: int, folder: Path) -> dict[str, float]:
     resolved = config.load(
         path,
         [
             f"logger.log_dir={folder / 'logs'}",
             "checkpointing.enabled=false",
-            f"sft.max_num_steps={total + 1}",
+            f"sft.max_num_steps={WARM_UP + steps + 1}",
+            "sft.steps_per_run=1",
             "sft.val_period=0",
-            "policy.scheduler.name=constant",
         ],
     )
-    resolved.recipe.policy.train_micro_batch_size = resolved.recipe.policy.train_global_batch_size
-    times: dict[str, list[float]] = {"bare": [], "trainer": []}
-    cpu_times: dict[str, list[float]] = {"bare": [], "trainer": []}
+    policy = resolved.recipe.policy
+    policy.train_micro_batch_size = policy.train_global_batch_size
+    wall: dict[str, list[float]] = {"bare": [], "trainer": []}
+    processor: dict[str, list[float]] = {"bare": [], "trainer": []}
     with joined(resolved.recipe) as world:
         loop, log = set_up(resolved, world, say=lambda text: None)
         source = loop.algorithm.batches
-        batches = [source.global_batch(step) for step in range(1, total + 1)]
-        tokens = [sum(int(b.attention_mask.sum()) for b in batch) for batch in batches]
+        batches = [source.global_batch(step) for step in range(1, WARM_UP + steps + 1)]
         bare = BareLoop(resolved, batches)
-        resolved.recipe.loop.steps_per_run = steps
-        for turn in range(rounds + 1):
-            first = turn * steps
-            sides = {
-                "bare": lambda first=first: bare.run(first + 1, first + steps),
-                "trainer": lambda first=first: loop.run(first, StopRequest(None)),
-            }
-            order = list(sides) if turn % 2 else list(reversed(sides))
-            for side in order:
-                began, cpu_began = time.perf_counter(), time.process_time()
-                sides[side]()
-                num_tokens = sum(tokens[first : first + steps])
-                times[side].append((time.perf_counter() - began) / num_tokens)
-                cpu_times[side].append((time.process_time() - cpu_began) / num_tokens)
+        sides = {"bare": bare.step, "trainer": lambda step: loop.run(step - 1, StopRequest(None))}
+        for step, batch in enumerate(batches, 1):
+            num_tokens = int(batch[0].attention_mask.sum())
+            for side in list(sides)[:: 1 if step % 2 else -1]:
+                began, processor_began = time.perf_counter(), time.process_time()
+                sides[side](step)
+                wall[side].append((time.perf_counter() - began) / num_tokens)
+                processor[side].append((time.process_time() - processor_began) / num_tokens)
         log.close()
-    # the first round warms up
-    bare_s, trainer_s = (min(times[side][1:]) for side in ("bare", "trainer"))
-    bare_cpu_s, trainer_cpu_s = (min(cpu_times[side][1:]) for side in ("bare", "trainer"))
+    seconds = {side: statistics.median(values[WARM_UP:]) for side, values in wall.items()}
+    busy = {side: statistics.median(values[WARM_UP:]) for side, values in processor.items()}
     return {
-        "bare_tokens_per_s": 1 / bare_s,
-        "trainer_tokens_per_s": 1 / trainer_s,
-        "ratio": bare_s / trainer_s,
-        "processor_time_ratio": bare_cpu_s / trainer_cpu_s,
+        "bare_tokens_per_s": 1 / seconds["bare"],
+        "trainer_tokens_per_s": 1 / seconds["trainer"],
+        "ratio": seconds["bare"] / seconds["trainer"],
+        "processor_time_ratio": busy["bare"] / busy["trainer"],
         "threads": torch.get_num_threads(),
     }
 
