@@ -153,3 +153,20 @@ def test_a_launcher_killed_at_any_moment_is_picked_up_and_nothing_is_doubled(
         expected = {(name, run) for name in names for run in ("1", "2")}
         found = Counter((name.split(":")[0], name.split(":")[2]) for name in submitted)
         assert found == Counter(expected), line
+
+
+def test_a_watched_night_ends_with_a_verdict_for_each_recipe(
+    cluster: MiniCluster, tmp_path: Path
+) -> None:
+    root = tmp_path / "repo"
+    repository(root, "exit 3\n", "sft-a-1n1g-fsdp2tp1", "sft-b-1n1g-fsdp2tp1")
+    done = subprocess.run(
+        [LAUNCH, "--suite", "nightly", "--watch"],
+        cwd=root,
+        env=cluster.env(PARTITION="main"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    for name in ("sft-a-1n1g-fsdp2tp1", "sft-b-1n1g-fsdp2tp1"):
+        assert any(name in line and "CRASHED" in line for line in done.stdout.splitlines())

@@ -6,6 +6,7 @@ import argparse
 import datetime
 import json
 import os
+import sys
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -69,17 +70,12 @@ def print_budget(
     args: argparse.Namespace, root: Path, words: Sequence[DriverWord], declared: Declared | None
 ) -> int:
     """What fits, and with ``--nights`` who runs tonight; 1 where it does not fit."""
-    found = plan((word.word, word.path) for word in words)
-    if found.broken:
-        raise InputError(
-            "a budget cannot be planned with broken drivers:\n"
-            + "\n".join(error_lines(found.broken))
-        )
+    found = _unbroken(words)
     minutes, whence = night_budget(args.budget, declared)
-    candidates = _candidates(args, root, found)
+    night = _night(args.night)
+    candidates = _candidates(args, root, found, night)
     if args.nights is None:
         return _print_fit(args, found, candidates, minutes, whence)
-    night = _night(args.night)
     rotation = budgets.rotate(candidates, minutes, args.nights, night.toordinal())
     if args.json:
         print(json.dumps(_rotation_json(rotation, night), indent=2))
@@ -91,6 +87,32 @@ def print_budget(
         for choice in rotation.choices:
             print(choice.explain())
     return EXIT_OK
+
+
+def tonight(
+    args: argparse.Namespace, root: Path, words: Sequence[DriverWord], declared: Declared | None
+) -> list[DriverWord]:
+    """The drivers of a suite that run tonight, by its rotation; says why on stderr."""
+    found = _unbroken(words)
+    minutes, _ = night_budget(args.budget, declared)
+    night = datetime.date.today()
+    candidates = _candidates(args, root, found, night)
+    rotation = budgets.rotate(candidates, minutes, args.nights, night.toordinal())
+    for choice in rotation.choices:
+        print(f"[INFO]: {choice.explain()}", file=sys.stderr)
+    chosen = {choice.candidate.name for choice in rotation.choices if choice.runs}
+    pairs = zip(words, found.recipes, strict=True)
+    return [word for word, recipe in pairs if recipe.name in chosen]
+
+
+def _unbroken(words: Sequence[DriverWord]) -> Plan:
+    found = plan((word.word, word.path) for word in words)
+    if found.broken:
+        raise InputError(
+            "a budget cannot be planned with broken drivers:\n"
+            + "\n".join(error_lines(found.broken))
+        )
+    return found
 
 
 def night_budget(given: str | None, declared: Declared | None) -> tuple[int, str]:
@@ -151,9 +173,10 @@ def _print_fit(
     return EXIT_OK if fits else EXIT_FINDING
 
 
-def _candidates(args: argparse.Namespace, root: Path, found: Plan) -> list[Candidate]:
+def _candidates(
+    args: argparse.Namespace, root: Path, found: Plan, night: datetime.date
+) -> list[Candidate]:
     history = _history(args, root)
-    night = _night(args.night)
     return [
         _candidate(root, recipe.name, recipe.gpu_minutes or 0, history.get(recipe.name), night)
         for recipe in found.recipes

@@ -16,6 +16,7 @@ from evenkeel.errors import EXIT_OK, InputError
 from evenkeel.launch import drivers as drivers_of
 from evenkeel.launch.options import Flags, dry_run_of, merge, snapshots_dir
 from evenkeel.launch.request import DryRun, LaunchRequest
+from evenkeel.run_paths import SUITES
 
 if TYPE_CHECKING:
     from evenkeel.launch.launch_record import LaunchRecord
@@ -26,6 +27,7 @@ examples:
   DRYRUN=1 tools/launch ./llm/*.sh          GPU-hours of each and in total; touches nothing
   DRYRUN=2 tools/launch ./llm/*.sh          makes snapshots and job scripts, submits nothing
   tools/launch --suite nightly --watch      a whole night
+  tools/launch --suite nightly --nights 5   tonight's share of a suite that is above its budget
   tools/launch --suite nightly --resume     go on with a night whose launcher died
   tools/launch --run my-cluster x.sh --script-arg sft.max_num_steps=20
                                             a profile of env.toml; an argument for the driver
@@ -45,6 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("drivers", nargs="*", metavar="DRIVER", help="driver scripts")
     what = parser.add_argument_group("what")
     what.add_argument("--suite", help="the drivers of a listing of tests/test_suites")
+    what.add_argument(
+        "--nights",
+        type=int,
+        metavar="N",
+        help="tonight's share of the suite: each once in N nights",
+    )
+    what.add_argument(
+        "--budget", metavar="HOURS", help="GPU-hours of a night, for --nights (default: declared)"
+    )
     what.add_argument("--root", type=Path, help="the repository (default: around the drivers)")
     what.add_argument("--dry-run", action="store_true", help="GPU-hours only; touch nothing")
     what.add_argument("--prepare", action="store_true", help="snapshots and scripts, no jobs")
@@ -180,9 +191,27 @@ def _drivers(args: argparse.Namespace) -> tuple[Sequence[drivers_of.DriverWord],
     """(the drivers, the longest job that their suite allows)."""
     if args.suite and args.drivers:
         raise InputError("both drivers and --suite are given", fix="name one of the two")
+    if args.budget is not None and args.nights is None:
+        raise InputError(
+            "--budget says how much of a rotation runs tonight",
+            fix="add --nights N; evenkeel plan --budget says how many nights it takes",
+        )
     if args.suite:
         words, listing = drivers_of.of_suite(args.suite, args.root)
+        if listing.is_disabled:
+            raise InputError(
+                "this listing parks drivers; no night launches them",
+                path=listing.path,
+                fix="evenkeel plan --suite estimates them; launch one by its path",
+            )
+        if args.nights is not None:
+            from evenkeel.cli.budget_report import tonight
+
+            root = listing.path.parents[len(SUITES.parts)]
+            words = tonight(args, root, words, listing.declared)
         return words, listing.declared.max_minutes
+    if args.nights is not None:
+        raise InputError("a rotation is one of a suite", fix="name it with --suite")
     if not args.drivers:
         raise InputError(
             "no driver to launch", fix="name driver scripts, or a listing with --suite nightly"

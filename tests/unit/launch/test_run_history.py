@@ -143,3 +143,23 @@ def test_no_budget_anywhere_is_said(tree: GitTree, capsys: pytest.CaptureFixture
     assert call(tree, "--budget") == 2
     assert "budget_gpu_hours_per_night" in capsys.readouterr().err
     assert call(tree, "--budget", "many") == 2
+
+
+def test_a_launch_takes_tonights_share(tree: GitTree, capsys: pytest.CaptureFixture[str]) -> None:
+    listing(tree)
+    root = ["--root", str(tree.root)]
+    words = ["launch", *root, "--suite", "nightly", "--dry-run"]
+    assert main([*words, "--nights", "2", "--budget", "10"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1] == "[INFO]: Total GPU hours: 8"
+    assert "runs tonight, 8 GPU-hours: its turn" in captured.err
+    assert "its turn is tomorrow" in captured.err
+    assert main(["launch", "--nights", "2", f"{A}.sh"]) == 2
+
+
+def test_parked_drivers_are_not_launched(tree: GitTree, capsys: pytest.CaptureFixture[str]) -> None:
+    tree.write("tests/test_suites/disabled.txt", f"llm/{A}.sh  # broken; owner: @a\n")
+    root = ["--root", str(tree.root)]
+    assert main(["launch", *root, "--suite", "disabled", "--prepare"]) == 2
+    assert "parks drivers" in capsys.readouterr().err
+    assert main(["plan", *root, "--suite", "disabled"]) == 0

@@ -5,6 +5,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -339,3 +340,12 @@ def test_without_git_the_mend_is_named(tmp_path: Path, shielded: None) -> None:
     script.write_text("")
     with pytest.raises((InputError, MachineError), match="git"):
         take(LaunchRequest(script.parent, (script,), script.parent / "code_snapshots"), [])
+
+
+def test_launches_of_one_recipe_at_once_get_a_place_each(tree: GitTree) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        records = list(pool.map(lambda _: taken(tree, A).record, range(4)))
+    places = {record.submission(A).run_dir for record in records}
+    assert len(places) == 4
+    assert all(record.submission(A).driver_path.exists() for record in records)
+    assert shown(tree, A).resolve() in {record.submission(A).launch_dir for record in records}
