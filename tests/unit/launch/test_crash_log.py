@@ -1,0 +1,170 @@
+"""The first real failure in what many ranks printed."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evenkeel.launch.crash_log import MAX_LINES, CrashKind, find_crash
+
+ONE = """\
+step 3 of 10
+Traceback (most recent call last):
+  File "train.py", line 3, in <module>
+    main()
+  File "loss.py", line 7, in loss
+    assert logits.shape == labels.shape
+AssertionError: shapes differ
+some later line
+"""
+
+TORCHRUN = """\
+[rank1]: Traceback (most recent call last):
+[rank1]:   File "train.py", line 9, in step
+[rank0]: Traceback (most recent call last):
+[rank1]:     loss.backward()
+[rank0]:   File "train.py", line 9, in step
+[rank1]: ValueError: expected 4 experts, got 3
+[rank0]: torch.distributed.DistBackendError: NCCL error: remote process exited
+W1120 10:11:12.123 torch/distributed/elastic/multiprocessing/api.py:900] Sending SIGTERM
+Traceback (most recent call last):
+  File "/bin/torchrun", line 8, in <module>
+    sys.exit(main())
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+============================================================
+train.py FAILED
+"""
+
+PARTNER_FIRST = """\
+[rank0]: Traceback (most recent call last):
+[rank0]:   File "a.py", line 1, in <module>
+[rank0]: RuntimeError: Connection closed by peer
+[rank3]: Traceback (most recent call last):
+[rank3]:   File "b.py", line 2, in <module>
+[rank3]: KeyError: 'input_ids'
+"""
+
+CHAINED = """\
+Traceback (most recent call last):
+  File "a.py", line 1, in load
+KeyError: 'lr'
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "a.py", line 9, in <module>
+ConfigError: no learning rate
+"""
+
+GROUP = """\
+  + Exception Group Traceback (most recent call last):
+  |   File "a.py", line 1, in <module>
+  | ExceptionGroup: two (1 sub-exception)
+  +-+---------------- 1 ----------------
+    | ValueError: x
+    +------------------------------------
+"""
+
+
+def test_the_traceback_and_not_the_last_line() -> None:
+    crash = find_crash(ONE)
+    assert crash is not None
+    assert crash.headline == "AssertionError: shapes differ"
+    assert crash.text.splitlines()[0] == "Traceback (most recent call last):"
+    assert crash.text.splitlines()[-1] == "AssertionError: shapes differ"
+    assert crash.kind is CrashKind.CODE
+
+
+def test_of_many_ranks_the_one_that_failed_first_by_itself() -> None:
+    crash = find_crash(TORCHRUN)
+    assert crash is not None
+    assert crash.headline == "ValueError: expected 4 experts, got 3"
+    assert crash.rank == "[rank1]:"
+    assert "remote process" not in crash.text
+    assert "loss.backward()" in crash.text
+
+
+def test_a_rank_that_lost_its_partner_is_not_the_cause() -> None:
+    crash = find_crash(PARTNER_FIRST)
+    assert crash is not None
+    assert (crash.headline, crash.rank) == ("KeyError: 'input_ids'", "[rank3]:")
+
+
+def test_chained_tracebacks_stay_together() -> None:
+    crash = find_crash("before\n" + CHAINED + "after\n")
+    assert crash is not None
+    assert crash.headline == "KeyError: 'lr'"
+    assert crash.text == CHAINED.rstrip()
+
+
+def test_exception_groups_and_colours() -> None:
+    assert find_crash(GROUP) is not None
+    crash = find_crash(ONE.replace("AssertionError:", "\x1b[1;31mAssertionError\x1b[0m:"))
+    assert crash is not None
+    assert crash.headline == "AssertionError: shapes differ"
+
+
+@pytest.mark.parametrize(
+    ("log", "kind", "word"),
+    [
+        ("ok\nFatal Python error: Segmentation fault\n", CrashKind.CODE, "Segmentation"),
+        ("evenkeel: error: no such key\n", CrashKind.CODE, "no such key"),
+        (
+            "slurmstepd-n1: error: StepId=5.batch exceeded memory limit (2 > 1), being killed\n",
+            CrashKind.HOST_MEMORY,
+            "exceeded",
+        ),
+        (
+            "Traceback (most recent call last):\n  x\ntorch.OutOfMemoryError: CUDA out of memory\n",
+            CrashKind.DEVICE_MEMORY,
+            "CUDA",
+        ),
+        (
+            "Traceback (most recent call last):\n  x\nOSError: [Errno 116] Stale file handle\n",
+            CrashKind.HARDWARE,
+            "Stale",
+        ),
+        (
+            "Traceback (most recent call last):\n  x\nRuntimeError: uncorrectable ECC error\n",
+            CrashKind.HARDWARE,
+            "ECC",
+        ),
+        (
+            "Traceback (most recent call last):\n  x\n"
+            "RuntimeError: CUDA error: an illegal memory access was encountered; Xid 31\n",
+            CrashKind.CODE,
+            "illegal",
+        ),
+        (
+            "Traceback (most recent call last):\n  x\nValueError: loss is nan\n",
+            CrashKind.CODE,
+            "nan",
+        ),
+    ],
+)
+def test_what_kind_of_failure(log: str, kind: CrashKind, word: str) -> None:
+    crash = find_crash("step 1\n" + log)
+    assert crash is not None
+    assert crash.kind is kind
+    assert word in crash.headline
+
+
+def test_a_long_traceback_keeps_its_ends() -> None:
+    frames = "".join(f'  File "f{number}.py"\n' for number in range(500))
+    crash = find_crash(f"Traceback (most recent call last):\n{frames}RecursionError: too deep\n")
+    assert crash is not None
+    lines = crash.text.splitlines()
+    assert len(lines) == MAX_LINES + 1
+    assert lines[-1] == "RecursionError: too deep"
+
+
+def test_a_good_log_has_no_crash() -> None:
+    assert find_crash("step 1\nstep 2\ndone\n") is None
+    assert find_crash("") is None
+
+
+@given(st.text(alphabet=st.sampled_from("Tab :\n[]0|+"), max_size=200), st.integers(0, 5))
+def test_any_text_is_read(text: str, cut: int) -> None:
+    find_crash(text)
+    find_crash(TORCHRUN[cut * 50 :] + text)
