@@ -29,6 +29,8 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "driver": ("driver", "what driver scripts ask: train, judge, is there anything left to do"),
     "collect": ("collect", "turn the event files of a run into its metrics.json"),
     "check": ("check", "judge a metrics.json by checks"),
+    "baseline": ("baseline", "record, show and accept the runs that new ones are compared with"),
+    "compare": ("compare", "judge a run by the runs of its baseline"),
 }
 
 EPILOG = """\

@@ -1,0 +1,197 @@
+"""``evenkeel baseline``: record, show, compare and retire the runs that verdicts rest on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from evenkeel.errors import EXIT_OK, InputError
+
+EPILOG = """\
+examples:
+  evenkeel baseline record --from m1.json m2.json m3.json --output baseline.json
+  evenkeel baseline record sft-llama-0.9m-1n1g-fsdp2tp1 --runs 5
+  evenkeel baseline add baseline.json runs/sixth
+  evenkeel baseline show baseline.json
+  evenkeel baseline diff old.json new.json
+  evenkeel baseline accept baseline.json RUN... --reason "new tokenizer, see the pull request"
+  evenkeel baseline retire baseline.json --reason "replaced by .v2"
+
+Where BASELINE is asked for, a file or the name of a recipe of this repository can be given.
+A recipe's baselines are in tests/baselines/{llm,vlm}/<recipe>/<platform>.json.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One parser per action."""
+    parser.epilog = EPILOG
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    record = actions.add_parser("record", help="make a baseline, from runs to train or at hand")
+    record.add_argument("name", nargs="?", metavar="NAME", help="a recipe, whose driver is run")
+    record.add_argument("--runs", type=int, default=5, metavar="K", help="how many (default 5)")
+    record.add_argument("--from", nargs="+", type=Path, dest="sources", metavar="RUN",
+                        help="metrics files or run directories instead of training")  # fmt: skip
+    record.add_argument("--output", type=Path, metavar="FILE", help="where to write it")
+    record.add_argument("--evidence", type=Path, metavar="DIR",
+                        help="where the runs of NAME are kept")  # fmt: skip
+    record.add_argument("--direction", action="append", default=[], metavar="NAME=SIDE",
+                        help="good side of a metric: lower, higher, both, exact")  # fmt: skip
+    record.add_argument("--exact", action="store_true", help="write values with all digits")
+    record.add_argument("--bit-exact", action="store_true",
+                        help="a bit difference on the same numerics is a regression")  # fmt: skip
+    record.add_argument("--force", action="store_true", help="replace an existing file")
+    add = actions.add_parser("add", help="add runs to a baseline")
+    accept = actions.add_parser("accept", help="let runs of a new behaviour replace a baseline's")
+    retire = actions.add_parser("retire", help="let a baseline judge no more")
+    show = actions.add_parser("show", help="band, noise and minimum detectable change")
+    diff = actions.add_parser("diff", help="what changed from one baseline to another")
+    for action in (add, accept, retire, show):
+        action.add_argument("baseline", metavar="BASELINE", help="a file, or a recipe's name")
+    for action in (add, accept):
+        action.add_argument("sources", nargs="+", type=Path, metavar="RUN")
+    for action in (record, add, accept, retire):
+        action.add_argument("--reason", default="", help="why, for the reader of the file")
+        action.add_argument("--by", help="who (default: git's user name, else the login)")
+    show.add_argument("--metric", action="append", default=[], metavar="NAME", help="only these")
+    show.add_argument("--json", action="store_true", help="print numbers as JSON")
+    diff.add_argument("before", metavar="BEFORE")
+    diff.add_argument("after", metavar="AFTER")
+    for action in (record, add, accept, retire, show, diff):
+        action.add_argument("--root", type=Path, metavar="DIR",
+                            help="repository (default: around this folder)")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Dispatch."""
+    actions = {"record": _record, "add": _add, "accept": _accept, "retire": _retire,
+               "show": _show, "diff": _diff}  # fmt: skip
+    return actions[args.action](args)
+
+
+def _record(args: argparse.Namespace) -> int:
+    from evenkeel.convergence import baseline as files
+    from evenkeel.convergence import baseline_files, baseline_judgement
+
+    if bool(args.name) == bool(args.sources):
+        raise InputError(
+            "give either the NAME of a recipe to train, or --from with runs at hand",
+            fix="evenkeel baseline record --from m1.json m2.json --output baseline.json",
+        )
+    if args.sources:
+        sources: list[Path] = args.sources
+    else:
+        from evenkeel.launch import baseline_runs
+
+        driver = baseline_files.driver_of(args.name, args.root)
+        sources = baseline_runs.record(driver, args.runs, args.evidence)
+    evidence = [files.read_evidence(path) for path in sources]
+    recipe = args.name or str(evidence[0].record.get("recipe") or "")
+    made = files.of_evidence(
+        evidence,
+        recipe=recipe,
+        accepted=baseline_files.acceptance(args.by, args.reason),
+        exact=args.exact or args.bit_exact,
+        bit_exact=args.bit_exact,
+    )
+    given = baseline_judgement.parse_directions(args.direction, made.curves)
+    made = baseline_files.with_directions(made, given)
+    path = args.output or baseline_files.standard_path(made, args.root)
+    if path.exists() and not args.force:
+        raise InputError(
+            "this baseline exists already",
+            path=path,
+            fix="'baseline add' or 'baseline accept' keeps its history; --force replaces it",
+        )
+    files.save(made, path)
+    _warn(made)
+    _say(f"recorded {len(made.runs)} runs, {len(made.curves)} metrics in {path}")
+    return EXIT_OK
+
+
+def _add(args: argparse.Namespace) -> int:
+    from evenkeel.convergence import baseline as files
+    from evenkeel.convergence import baseline_files
+
+    path = baseline_files.find(args.baseline, args.root)
+    evidence = [files.read_evidence(source) for source in args.sources]
+    accepted = baseline_files.acceptance(args.by, args.reason or "more runs")
+    made = files.with_runs(files.load(path), evidence, accepted)
+    files.save(made, path)
+    _warn(made)
+    _say(f"{path}: {len(made.runs)} runs now, {len(made.curves)} metrics")
+    return EXIT_OK
+
+
+def _accept(args: argparse.Namespace) -> int:
+    from evenkeel.convergence import baseline as files
+    from evenkeel.convergence import baseline_files
+
+    if not args.reason:
+        raise InputError(
+            "accepting another behaviour needs a --reason",
+            fix='--reason "what changed, and why that is right"',
+        )
+    path = baseline_files.find(args.baseline, args.root)
+    evidence = [files.read_evidence(source) for source in args.sources]
+    accepted = baseline_files.acceptance(args.by, args.reason)
+    made = baseline_files.replaced(files.load(path), evidence, accepted)
+    files.save(made, path)
+    _warn(made)
+    _say(f"{path}: now {len(made.runs)} runs, {len(made.curves)} metrics")
+    return EXIT_OK
+
+
+def _retire(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from evenkeel.convergence import baseline as files
+    from evenkeel.convergence import baseline_files
+
+    if not args.reason:
+        raise InputError("retiring a baseline needs a --reason")
+    path = baseline_files.find(args.baseline, args.root)
+    retired = baseline_files.acceptance(args.by, args.reason)
+    files.save(replace(files.load(path), retired=retired), path)
+    _say(f"{path} judges no more")
+    return EXIT_OK
+
+
+def _show(args: argparse.Namespace) -> int:
+    from evenkeel.convergence import baseline as files
+    from evenkeel.convergence import baseline_files, baseline_judgement
+    from evenkeel.report import baseline_text
+
+    path = baseline_files.find(args.baseline, args.root)
+    loaded = files.load(path)
+    baseline_judgement.refuse_unknown(args.metric, loaded.curves)
+    if args.json:
+        print(json.dumps(baseline_text.numbers(loaded, args.metric)))
+    else:
+        baseline_text.print_baseline(loaded, str(path), args.metric)
+    return EXIT_OK
+
+
+def _diff(args: argparse.Namespace) -> int:
+    from evenkeel.convergence import baseline as files
+    from evenkeel.convergence import baseline_files
+    from evenkeel.report import baseline_text
+
+    before = files.load(baseline_files.find(args.before, args.root))
+    after = files.load(baseline_files.find(args.after, args.root))
+    baseline_text.print_difference(before, after)
+    return EXIT_OK
+
+
+def _warn(made: object) -> None:
+    from evenkeel.convergence.baseline import Baseline
+    from evenkeel.convergence.baseline_files import doubts
+
+    assert isinstance(made, Baseline)
+    for doubt in doubts(made):
+        print(f"[WARNING] {doubt}", file=sys.stderr)
+
+
+def _say(text: str) -> None:
+    print(f"[INFO] {text}")

@@ -1,0 +1,137 @@
+"""Where baselines lie in a repository, who accepts them, and what is doubtful about one."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from evenkeel import run_record
+from evenkeel.convergence import baseline as files
+from evenkeel.convergence.baseline import Acceptance, Baseline, RunEvidence
+from evenkeel.convergence.baseline_match import device_class
+from evenkeel.convergence.metric_kinds import Direction, Family, kind_of
+from evenkeel.errors import InputError, did_you_mean
+from evenkeel.run_paths import Repository
+
+
+def find(given: str, root: Path | None = None) -> Path:
+    """The baseline file that is meant by a path or by a recipe's name.
+
+    Raises:
+        InputError: there is none, or a recipe has several and the platform must be named.
+    """
+    path = Path(given)
+    if path.exists() or given.endswith(".json"):
+        return path
+    repository = Repository.around(root or Path.cwd())
+    found = of_recipe(repository, given)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        listed = ", ".join(str(one) for one in found)
+        raise InputError(f"{given} has {len(found)} baselines: {listed}", fix="name the file")
+    names = sorted({one.parent.name for one in repository.baselines_dir.rglob("*.json")})
+    raise InputError(
+        f"no baseline of {given!r} below {repository.baselines_dir}{did_you_mean(given, names)}",
+        fix=f"record one: evenkeel baseline record {given} --runs 5",
+    )
+
+
+def of_recipe(repository: Repository, name: str) -> list[Path]:
+    """The baseline files of a recipe, one per platform."""
+    return sorted(repository.baselines_dir.glob(f"*/{name}/*.json"))
+
+
+def driver_of(name: str, root: Path | None) -> Path:
+    """The driver script of a recipe.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    repository = Repository.around(root or Path.cwd())
+    for kind in ("llm", "vlm"):
+        if repository.driver(kind, name).is_file():
+            return repository.driver(kind, name)
+    names = [path.stem for path in repository.suites_dir.glob("*/*.sh")]
+    raise InputError(f"no driver {name!r}{did_you_mean(name, names)}", path=repository.suites_dir)
+
+
+def standard_path(baseline: Baseline, root: Path | None) -> Path:
+    """``tests/baselines/{llm,vlm}/<recipe>/<platform>.json``.
+
+    Raises:
+        InputError: recipe or platform is not known, as for metrics of another project.
+    """
+    if not baseline.recipe or not baseline.platform:
+        raise InputError(
+            "these runs do not say of which recipe and platform they are",
+            fix="say where to write the baseline: --output FILE",
+        )
+    repository = Repository.around(root or Path.cwd())
+    kind = "vlm" if baseline.recipe.startswith("vlm_") else "llm"
+    slug = re.sub(r"[^a-z0-9.]+", "-", device_class(baseline.platform))
+    return repository.baselines_dir / kind / baseline.recipe / f"{slug}.json"
+
+
+def acceptance(by: str | None, reason: str) -> Acceptance:
+    """Signed with ``by``, else git's user name, else the login."""
+    return Acceptance(by=by or _git_user() or getpass.getuser(), date=run_record.now(),
+                      reason=reason)  # fmt: skip
+
+
+def _git_user() -> str:
+    try:
+        done = subprocess.run(
+            ["git", "config", "user.name"], capture_output=True, text=True, check=False, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
+
+
+def with_directions(baseline: Baseline, directions: Mapping[str, Direction]) -> Baseline:
+    """``baseline`` with overrides of the table of metric kinds."""
+    return replace(baseline, directions={**baseline.directions, **directions})
+
+
+def replaced(baseline: Baseline, evidence: Sequence[RunEvidence], accepted: Acceptance) -> Baseline:
+    """``evidence`` in place of the baseline's runs; its settings and history are kept."""
+    made = files.of_evidence(
+        evidence,
+        recipe=baseline.recipe,
+        accepted=accepted,
+        exact=baseline.exact,
+        bit_exact=baseline.bit_exact,
+    )
+    directions = {k: v for k, v in baseline.directions.items() if k in made.curves}
+    return replace(made, directions=directions, history=(*baseline.history, baseline.accepted))
+
+
+def doubts(baseline: Baseline) -> list[str]:
+    """What a person should look at before trusting a baseline."""
+    found = []
+    if len(baseline.runs) < 3:
+        found.append(
+            f"{len(baseline.runs)} run(s): how much healthy runs vary is a guess; record 5"
+        )
+    seeds = [run.seed for run in baseline.runs if run.seed is not None]
+    if len(set(seeds)) < len(seeds) and not baseline.bit_exact:
+        found.append("runs of the same seed vary less than new runs of other seeds will")
+    for name, curve in baseline.curves.items():
+        if kind_of(name).family is not Family.CONVERGENCE:
+            continue
+        bad = ~np.isfinite(curve.values)
+        if bad.any():
+            number = int(bad.any(axis=1).argmax())
+            step = int(curve.steps[bad[number].argmax()])
+            found.append(
+                f"{name} of {baseline.runs[number].name} is not finite at step {step}:"
+                " such steps are not compared"
+            )
+    return found

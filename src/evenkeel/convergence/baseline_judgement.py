@@ -1,0 +1,155 @@
+"""From files to a comparison: read a baseline, ask whether it may judge, and let it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from evenkeel.convergence import baseline as baseline_file
+from evenkeel.convergence import baseline_match, pool
+from evenkeel.convergence.baseline import Acceptance, Baseline, RunEvidence
+from evenkeel.convergence.baseline_match import Level
+from evenkeel.convergence.comparison import Options, compare
+from evenkeel.convergence.exactness import first_bit_difference
+from evenkeel.convergence.metric_kinds import Direction, Family, kind_of
+from evenkeel.convergence.results import Comparison
+from evenkeel.convergence.statistics import Prior
+from evenkeel.convergence.verdict import Verdict
+from evenkeel.errors import InputError, did_you_mean
+
+
+def read_baseline(paths: Sequence[Path]) -> Baseline:
+    """A baseline file, or one made on the spot from metrics files or run directories.
+
+    Raises:
+        InputError: a file is missing or is neither.
+    """
+    if len(paths) == 1 and paths[0].is_file() and _is_baseline(paths[0]):
+        return baseline_file.load(paths[0])
+    if any(path.is_file() and _is_baseline(path) for path in paths):
+        raise InputError(
+            "a baseline file among several paths",
+            fix="give one baseline file, or only metrics files and run directories",
+        )
+    evidence = [baseline_file.read_evidence(path) for path in paths]
+    recipe = str(evidence[0].record.get("recipe") or "")
+    accepted = Acceptance(by="", date="", reason="given on the command line")
+    return baseline_file.of_evidence(evidence, recipe=recipe, accepted=accepted, exact=True)
+
+
+def _is_baseline(path: Path) -> bool:
+    """Whether the file says so in its first bytes (a metrics file has no schema_version)."""
+    with path.open("rb") as file:
+        return b'"schema_version"' in file.read(200)
+
+
+def pooled_priors(folders: Iterable[Path], baseline: Baseline) -> dict[str, Prior]:
+    """Priors from all baselines below ``folders``; empty without folders."""
+    found = [one.curves for folder in folders for one in pool.read(folder)]
+    return pool.priors(found, baseline.curves) if found else {}
+
+
+def compare_evidence(
+    baseline: Baseline, evidence: Sequence[RunEvidence], options: Options
+) -> Comparison:
+    """Match recipe and platform, then compare; what does not match is ``INCOMPARABLE``."""
+    notes: list[str] = []
+    level = Level.SAME_NUMERICS
+    for one in evidence:
+        found = baseline_match.match(baseline, one)
+        if not found.comparable:
+            return _incomparable(found.reason, baseline, evidence, options)
+        notes += [note for note in found.notes if note not in notes]
+        level = level if found.level is Level.SAME_NUMERICS else found.level
+    if not options.directions and baseline.directions:
+        options = replace(options, directions=baseline.directions)
+    comparison = compare(baseline.curves, [one.metrics for one in evidence], options)
+    if level is Level.SAME_NUMERICS:
+        comparison = _with_bits(comparison, baseline, evidence[0], notes)
+    return replace(comparison, notes=(*notes, *comparison.notes))
+
+
+def _incomparable(
+    reason: str, baseline: Baseline, evidence: Sequence[RunEvidence], options: Options
+) -> Comparison:
+    return Comparison(
+        verdict=Verdict.INCOMPARABLE,
+        message=reason,
+        results=(),
+        budget=options.budget,
+        num_new=len(evidence),
+        num_baseline=len(baseline.runs),
+    )
+
+
+def _with_bits(
+    comparison: Comparison, baseline: Baseline, run: RunEvidence, notes: list[str]
+) -> Comparison:
+    """Say where a run differs in bits from a baseline run of its seed; decide where asked to."""
+    reference = _same_seed(baseline, run)
+    if reference is None or not baseline.exact:
+        return comparison
+    names = [name for name in baseline.curves if kind_of(name).family is Family.CONVERGENCE]
+    earlier = baseline_file.as_metrics(baseline, reference)
+    found = first_bit_difference(earlier, run.metrics, names)
+    which = baseline.runs[reference].name
+    if found is None:
+        notes.append(f"bit for bit the same as {which}")
+        return comparison
+    text = (
+        f"first bit difference from {which} at step {found.step}: {found.metric} is"
+        f" {found.found!r}, was {found.expected!r}"
+    )
+    notes.append(text)
+    if baseline.bit_exact and comparison.verdict.exit_code == 0:
+        return replace(comparison, verdict=Verdict.REGRESSED, message=text)
+    return comparison
+
+
+def _same_seed(baseline: Baseline, run: RunEvidence) -> int | None:
+    if baseline.bit_exact and run.seed is None:
+        return 0
+    seeds = [one.seed for one in baseline.runs]
+    return seeds.index(run.seed) if run.seed is not None and run.seed in seeds else None
+
+
+def parse_directions(pairs: Sequence[str], known: Collection[str]) -> dict[str, Direction]:
+    """``NAME=SIDE`` texts as a mapping.
+
+    Raises:
+        InputError: a metric or side that does not exist, or no ``=``.
+    """
+    found = {}
+    for pair in pairs:
+        name, equals, side = pair.rpartition("=")
+        if not equals:
+            raise InputError(f"{pair!r} is not NAME=SIDE", fix="write train/loss=lower")
+        if side not in set(Direction):
+            sides = [str(one) for one in Direction]
+            hint = did_you_mean(side, sides)
+            raise InputError(f"side {side!r} of {name}{hint}; valid: {', '.join(sides)}")
+        found[name] = Direction(side)
+    refuse_unknown(list(found), known)
+    return found
+
+
+def refuse_unknown(names: Iterable[str], known: Collection[str]) -> None:
+    """Raise for a metric name that the baseline does not have.
+
+    Raises:
+        InputError: with the nearest name and those that exist.
+    """
+    for name in names:
+        if name not in known:
+            listed = ", ".join(sorted(known)[:8])
+            raise InputError(
+                f"the baseline has no metric {name!r}{did_you_mean(name, known)}; it has: {listed}"
+            )
+
+
+def metrics_of(baseline: Baseline) -> Mapping[str, Direction]:
+    """The side of every metric of a baseline, overrides applied."""
+    return {
+        name: kind_of(name, baseline.directions.get(name)).direction for name in baseline.curves
+    }

@@ -1,0 +1,307 @@
+"""From aligned curves to the summaries that are judged: values, spreads and shares. Pure.
+
+Curves of the same length are measured together: values have shape (metrics, K + n, steps), the K
+baseline runs first. Each summary becomes one item per metric: the difference of new mean and
+baseline mean in relative units, what is known of its spread, and its share of the metric's budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evenkeel.convergence import summaries
+from evenkeel.convergence.error_budget import SUMMARY_SHARES
+from evenkeel.convergence.metric_kinds import Direction, Kind
+from evenkeel.convergence.statistics import Array, Prior, Spread
+
+DF_KEPT = 0.8
+"""A sample variance of heavy-tailed values tells less than its degrees of freedom say: with excess
+kurtosis k, df * 2 / (2 + k * (K - 1) / K). This is k = 0.6."""
+
+_LEAST_STEPS_FOR_SHAPE = 5
+_LEAST_STEPS_FOR_TARGET = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """How metrics are made relative; arrays of shape (metrics,).
+
+    Args:
+        log: judged as logarithm.
+        scale: else divided by this.
+        bad: +1 where upwards is bad, -1 where downwards is, 0 where both are.
+        kinds: of each metric.
+    """
+
+    log: NDArrayBool
+    scale: Array
+    bad: Array
+    kinds: tuple[Kind, ...]
+
+    def relative(self, values: Array) -> Array:
+        """Values of shape (metrics, …) in relative units."""
+        shape = (-1,) + (1,) * (values.ndim - 1)
+        log = self.log.reshape(shape)
+        logs = np.log(np.where(log, values, 1.0))
+        return np.asarray(np.where(log, logs, values / self.scale.reshape(shape)))
+
+    def absolute(self, relative: Array) -> Array:
+        """The inverse of ``relative``."""
+        return np.asarray(
+            np.where(self.log, np.exp(np.minimum(relative, 700.0)), relative * self.scale)
+        )
+
+
+NDArrayBool = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True, eq=False)
+class Items:
+    """One summary of all metrics of a group; arrays of shape (metrics,).
+
+    Args:
+        summary: its name.
+        center: baseline mean, relative units.
+        difference: new mean minus center.
+        spread: what is known of sigma.
+        share: of the metric's budget.
+        place: position of the block that the summary is about; -1: the whole curve.
+        applies: where the summary makes sense.
+    """
+
+    summary: str
+    center: Array
+    difference: Array
+    spread: Spread
+    share: Array
+    place: Array
+    applies: NDArrayBool
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A group of metrics with the same number of steps, measured.
+
+    Args:
+        units: of the metrics.
+        items: one entry per summary.
+        factor: sqrt(1/K + 1/n).
+        fine: fine blocks in relative units, (metrics, runs, blocks).
+        fine_spread: smoothed sigma of each fine block, (metrics, blocks).
+    """
+
+    units: Units
+    items: tuple[Items, ...]
+    factor: float
+    fine: Array
+    fine_spread: Array
+    fine_df: Array
+
+
+def measure(
+    values: Array, num_baseline: int, kinds: Sequence[Kind], priors: Sequence[Prior]
+) -> Measured:
+    """All summaries of a group.
+
+    Args:
+        values: (metrics, K + n, steps), finite.
+        num_baseline: K, at least 1.
+        kinds: of each metric.
+        priors: of each metric's relative spread.
+    """
+    num_new = values.shape[1] - num_baseline
+    factor = float(np.sqrt(1 / num_baseline + 1 / num_new)) if num_new else 1.0
+    raw_fine = summaries.blocks(values, summaries.FINE)
+    units = _units(raw_fine, num_baseline, kinds)
+    block_size = values.shape[2] // raw_fine.shape[2]
+    fine = summaries.steadied(units.relative(raw_fine), block_size)
+    coarse = summaries.blocks(units.relative(raw_fine), summaries.COARSE)
+    quantum = _quantum(values[:, :num_baseline]) / np.where(
+        units.log, np.abs(_level(raw_fine)), units.scale
+    )
+    floor = np.hypot([kind.numeric_floor for kind in kinds], quantum / np.sqrt(12.0))
+    context = _Context(num_baseline, factor, units, floor, tuple(priors))
+    items = [_final(coarse, context)]
+    if coarse.shape[-1] > 1:
+        items.append(_mean(coarse, context))
+    if values.shape[2] >= _LEAST_STEPS_FOR_TARGET:
+        items.append(_steps_to_target(coarse, context))
+    sd, df = _block_spread(fine, context)
+    if values.shape[2] >= _LEAST_STEPS_FOR_SHAPE:
+        items.append(_shape(fine, sd, df, context))
+    return Measured(units, _shared(items), factor, fine, sd, df)
+
+
+@dataclass(frozen=True, eq=False)
+class _Context:
+    num_baseline: int
+    factor: float
+    units: Units
+    floor: Array
+    priors: tuple[Prior, ...]
+
+    def spread(self, variance: Array, df: Array) -> Spread:
+        """``Spread`` with this group's floors and priors."""
+        return Spread(
+            variance,
+            DF_KEPT * df,
+            self.floor,
+            np.array([prior.log_center for prior in self.priors]),
+            np.array([prior.log_spread for prior in self.priors]),
+        )
+
+
+def _units(fine: Array, num_baseline: int, kinds: Sequence[Kind]) -> Units:
+    positive = np.array([kind.positive for kind in kinds]) & (fine > 0).all(axis=(1, 2))
+    mean = fine[:, :num_baseline].mean(axis=1)
+    scale = np.maximum(np.abs(_level(fine[:, :num_baseline])), np.ptp(mean, axis=1))
+    largest = np.abs(fine).max(axis=(1, 2))
+    scale = np.where(scale > 0, scale, np.where(largest > 0, largest, 1.0))
+    sides = {Direction.LOWER: 1.0, Direction.HIGHER: -1.0}
+    bad = np.array([sides.get(kind.direction, 0.0) for kind in kinds])
+    return Units(positive, scale, bad, tuple(kinds))
+
+
+def _level(fine: Array) -> Array:
+    """A typical value near the end, (metrics,)."""
+    num = max(1, fine.shape[-1] // 10)
+    return np.asarray(fine[..., -num:].mean(axis=(1, 2)))
+
+
+def _quantum(values: Array) -> Array:
+    """The step of a metric with few distinct values, else 0, (metrics,).
+
+    A metric counts as quantised where at most half of its values are distinct, or where it is a
+    single number and all differences are multiples of the smallest.
+    """
+    num_metrics, num_runs, num_steps = values.shape
+    flat = np.sort(values.reshape(num_metrics, -1), axis=1)
+    gaps = np.diff(flat, axis=1)
+    size = np.abs(flat).max(axis=1, keepdims=True)
+    real = gaps > 1e-9 * size
+    distinct = real.sum(axis=1) + 1
+    least = np.where(real, gaps, np.inf).min(axis=1, initial=np.inf)
+    if num_steps > 1:
+        quantised = distinct <= 0.5 * num_runs * num_steps
+        block = max(1, num_steps // summaries.COARSE)
+        found = np.where(quantised & np.isfinite(least), least, 0.0)
+        return np.asarray(found / np.sqrt(block))
+    ratio = np.where(real, gaps / np.where(np.isfinite(least), least, 1.0)[:, None], 0.0)
+    multiples = (np.abs(ratio - ratio.round()) < 1e-3).all(axis=1)
+    found = multiples & np.isfinite(least) & (distinct < num_runs)
+    return np.asarray(np.where(found, least, 0.0))
+
+
+def _means(values: Array, context: _Context) -> tuple[Array, Array, Array, int]:
+    """(baseline mean, new minus baseline, own variance, df) of per-run numbers (metrics, runs)."""
+    old, new = values[:, : context.num_baseline], values[:, context.num_baseline :]
+    center = old.mean(axis=1)
+    difference = new.mean(axis=1) - center if new.shape[1] else np.zeros_like(center)
+    residuals, df = summaries.pooled_residuals(values, context.num_baseline)
+    variance = (residuals**2).sum(axis=1) / max(df, 1)
+    return center, difference, variance, df
+
+
+def _final(coarse: Array, context: _Context) -> Items:
+    center, difference, own, df = _means(coarse[..., -1], context)
+    num_local = max(1, coarse.shape[-1] // 2)
+    residuals, _ = summaries.pooled_residuals(coarse[..., -num_local:], context.num_baseline)
+    local = (residuals**2).sum(axis=(1, 2)) / max(df, 1) / num_local
+    share = summaries.independent_share(residuals, df)
+    dfs = df * np.maximum(1.0, share * num_local)
+    variance = np.maximum(local, 0.5 * (own + local))
+    name = "final" if coarse.shape[-1] > 1 else "value"
+    return _items(name, center, difference, context.spread(variance, dfs), "final")
+
+
+def _mean(coarse: Array, context: _Context) -> Items:
+    center, difference, variance, df = _means(coarse.mean(axis=-1), context)
+    spread = context.spread(variance, np.full(len(center), float(df)))
+    return _items("mean", center, difference, spread, "mean")
+
+
+def _steps_to_target(coarse: Array, context: _Context) -> Items:
+    """Judged in logarithms of blocks; only where a directed curve clearly moves to its target."""
+    sign = context.units.bad
+    falling = coarse * np.where(sign == 0, 1.0, sign)[:, None, None]
+    base = falling[:, : context.num_baseline].mean(axis=1)
+    start, end = base[:, 0], base[:, -1]
+    target = start + 0.8 * (end - start)
+    noise = np.sqrt(_means(coarse[..., -1], context)[2]) + context.floor
+    applies = (sign != 0) & (start - end > 10 * noise)
+    logs = np.log(summaries.steps_to_target(falling, target))
+    center, difference, variance, df = _means(logs, context)
+    quarter = np.full(len(center), 0.02)
+    spread = Spread(
+        variance,
+        np.full(len(center), DF_KEPT * df),
+        np.maximum(quarter, context.floor),
+        np.full(len(center), np.log(0.05)),
+        np.full(len(center), 1.0),
+    )
+    made = _items("steps_to_target", center, difference, spread, "steps_to_target")
+    return Items(
+        made.summary, made.center, made.difference, made.spread, made.share, made.place, applies
+    )
+
+
+def _block_spread(fine: Array, context: _Context) -> tuple[Array, Array]:
+    """(sigma, df) of fine blocks, pooled with neighbours: (metrics, blocks), (metrics,)."""
+    residuals, df = summaries.pooled_residuals(fine, context.num_baseline)
+    variance = (residuals**2).sum(axis=1) / max(df, 1)
+    reach = fine.shape[-1] // 10
+    smooth = np.maximum(summaries.neighbourhood(variance, reach), 0.5 * variance)
+    share = summaries.independent_share(residuals, df)
+    return np.sqrt(smooth), df * np.maximum(1.0, share * (2 * reach + 1))
+
+
+def _shape(fine: Array, sd: Array, df: Array, context: _Context) -> Items:
+    """The block with the largest standardised excursion to the bad side."""
+    center = fine[:, : context.num_baseline].mean(axis=1)
+    new = fine[:, context.num_baseline :]
+    difference = new.mean(axis=1) - center if new.shape[1] else np.zeros_like(center)
+    usual = np.exp([2 * prior.log_center for prior in context.priors])
+    moderated = (usual[:, None] + df[:, None] * sd**2) / (1 + df[:, None])
+    z = difference / np.sqrt(moderated + context.floor[:, None] ** 2)
+    sign = context.units.bad[:, None]
+    place = np.where(sign == 0, np.abs(z), sign * z).argmax(axis=1)
+    at = (np.arange(len(place)), place)
+    items = _items("shape", center[at], difference[at], context.spread(sd[at] ** 2, df), "shape")
+    return Items(
+        items.summary,
+        items.center,
+        items.difference,
+        items.spread,
+        items.share / fine.shape[-1],
+        place,
+        items.applies,
+    )
+
+
+def _items(name: str, center: Array, difference: Array, spread: Spread, share: str) -> Items:
+    count = len(center)
+    shares = np.full(count, SUMMARY_SHARES[share])
+    place = np.full(count, -1)
+    return Items(name, center, difference, spread, shares, place, np.ones(count, dtype=bool))
+
+
+def _shared(items: Sequence[Items]) -> tuple[Items, ...]:
+    """The shares of the summaries that apply, scaled so that each metric spends its whole."""
+    total = np.zeros(len(items[0].center))
+    for one in items:
+        total += np.where(one.applies, SUMMARY_SHARES.get(one.summary, SUMMARY_SHARES["final"]), 0)
+    return tuple(
+        Items(
+            one.summary,
+            one.center,
+            one.difference,
+            one.spread,
+            one.share / total,
+            one.place,
+            one.applies,
+        )
+        for one in items
+    )

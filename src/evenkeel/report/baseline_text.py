@@ -1,0 +1,112 @@
+"""A baseline for people: its runs, and per metric the band, the noise and what it would find."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from evenkeel.convergence import comparison
+from evenkeel.convergence.baseline import Baseline, as_metrics
+from evenkeel.convergence.comparison import Options
+from evenkeel.convergence.results import MetricResult
+from evenkeel.report.comparison_text import percent, plot
+from evenkeel.report.terminal import PLAIN_WIDTH, number
+
+_MAX_PLOTS = 4
+
+
+def numbers(baseline: Baseline, only: Sequence[str] = ()) -> dict[str, Any]:
+    """What ``show --json`` prints: provenance, and per metric and summary what it would find."""
+    return {
+        "recipe": baseline.recipe,
+        "fingerprint": baseline.fingerprint,
+        "platform": dict(baseline.platform),
+        "runs": [vars(run) for run in baseline.runs],
+        "accepted": vars(baseline.accepted),
+        "retired": vars(baseline.retired) if baseline.retired else None,
+        "metrics": [one.to_json() for one in _results(baseline, only)],
+    }
+
+
+def print_baseline(baseline: Baseline, name: str, only: Sequence[str] = ()) -> None:
+    """Runs, a table of all metrics, and a plot of the first few."""
+    console = _console()
+    console.print(f"{escape(baseline.recipe or name)}: {len(baseline.runs)} runs in {escape(name)}")
+    accepted = baseline.accepted
+    console.print(
+        f"accepted by {escape(accepted.by)} on {accepted.date}: {escape(accepted.reason) or '-'}"
+    )
+    if baseline.retired:
+        console.print(f"[bold yellow]retired[/] {baseline.retired.date}: "
+                      f"{escape(baseline.retired.reason)}")  # fmt: skip
+    results = _results(baseline, only)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("metric", overflow="fold")
+    table.add_column("summary")
+    for column in ("mean", "passes from", "to", "detectable", "runs needed"):
+        table.add_column(column, justify="right")
+    for one in results:
+        needed = "-" if not one.coarse else str(one.runs_needed or "> 30")
+        table.add_row(escape(one.metric), one.summary, number(one.baseline), number(one.low),
+                      number(one.high), percent(one.minimum_detectable_change, sign=False),
+                      needed)  # fmt: skip
+    console.print(table)
+    plotted: set[str] = set()
+    for one in results:
+        if one.picture and one.metric not in plotted and len(plotted) < _MAX_PLOTS:
+            plotted.add(one.metric)
+            console.print(f"{escape(one.metric)} (o the mean, ░ where a run usually is)")
+            console.print("\n".join(plot(one.picture)), markup=False)
+
+
+def print_difference(before: Baseline, after: Baseline) -> None:
+    """Provenance that changed, and the change of every metric both have."""
+    console = _console()
+    for what, old, new in (
+        ("recipe", before.recipe, after.recipe),
+        ("fingerprint", before.fingerprint, after.fingerprint),
+        ("runs", len(before.runs), len(after.runs)),
+        ("platform", dict(before.platform), dict(after.platform)),
+    ):
+        if old != new:
+            console.print(f"{what}: {escape(str(old))} -> {escape(str(new))}")
+    for name in sorted(before.curves.keys() ^ after.curves.keys()):
+        side = "before" if name in before.curves else "after"
+        console.print(f"{escape(name)}: only {side}")
+    old_results = {(one.metric, one.summary): one for one in _results(before)}
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("metric", overflow="fold")
+    table.add_column("summary")
+    for column in ("before", "after", "change", "detectable before", "after"):
+        table.add_column(column, justify="right")
+    for one in _results(after):
+        old_one = old_results.get((one.metric, one.summary))
+        if old_one is None or old_one.baseline is None or one.baseline is None:
+            continue
+        change = one.baseline / old_one.baseline - 1 if old_one.baseline else None
+        table.add_row(escape(one.metric), one.summary, number(old_one.baseline),
+                      number(one.baseline), percent(change),
+                      percent(old_one.minimum_detectable_change, sign=False),
+                      percent(one.minimum_detectable_change, sign=False))  # fmt: skip
+    console.print(table)
+
+
+def _results(baseline: Baseline, only: Sequence[str] = ()) -> list[MetricResult]:
+    """Every check of a future run, measured on the baseline's own mean."""
+    runs = [as_metrics(baseline, i) for i in range(len(baseline.runs))]
+    mean = {
+        name: dict(zip(curve.steps.tolist(), curve.values.mean(axis=0).tolist(), strict=True))
+        for name, curve in baseline.curves.items()
+    }
+    options = Options(directions=baseline.directions, only=tuple(only), picture_all=True)
+    return list(comparison.compare_runs(runs, [mean], options).results)
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)

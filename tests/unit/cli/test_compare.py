@@ -1,0 +1,111 @@
+"""``evenkeel baseline`` and ``evenkeel compare`` on bare metrics files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evenkeel.cli.main import main
+from evenkeel.metrics import series
+
+
+def write(path: Path, seed: int, factor: float = 1.0) -> Path:
+    random = np.random.default_rng(seed)
+    steps = np.arange(1, 101)
+    values = factor * (2 + np.exp(-steps / 20)) * (1 + 0.01 * random.standard_normal(100))
+    series.save(path, {"train/loss": dict(zip(steps.tolist(), values.tolist(), strict=True))})
+    return path
+
+
+@pytest.fixture
+def baseline(tmp_path: Path) -> Path:
+    runs = [str(write(tmp_path / f"m{seed}.json", seed)) for seed in range(5)]
+    path = tmp_path / "B.json"
+    assert main(["baseline", "record", "--from", *runs, "--output", str(path)]) == 0
+    return path
+
+
+def test_compare_tells_good_from_bad(
+    baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = write(tmp_path / "good.json", 50), write(tmp_path / "bad.json", 51, 1.1)
+    capsys.readouterr()
+    assert main(["compare", str(good), "--baseline", str(baseline), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["verdict"] == "PASS"
+    assert main(["compare", str(bad), "--baseline", str(baseline)]) == 1
+    shown = capsys.readouterr().out
+    assert "REGRESSED" in shown
+    assert "X out of the band" in shown
+
+
+def test_metrics_files_serve_as_a_baseline(
+    baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [str(tmp_path / f"m{seed}.json") for seed in range(1, 5)]
+    new = str(tmp_path / "m0.json")
+    assert main(["compare", new, "--baseline", *runs, "--pool", str(baseline.parent / "no")]) == 2
+    assert "no such folder" in capsys.readouterr().err
+    assert main(["compare", new, "--baseline", *runs]) == 0
+
+
+def test_an_existing_baseline_is_not_replaced_by_accident(
+    baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = ["baseline", "record", "--from", str(tmp_path / "m0.json"), "--output", str(baseline)]
+    assert main(record) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert main([*record, "--force"]) == 0
+
+
+def test_a_retired_baseline_makes_runs_incomparable(
+    baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["baseline", "retire", str(baseline), "--reason", "old", "--by", "me"]) == 0
+    assert main(["compare", str(tmp_path / "m0.json"), "--baseline", str(baseline)]) == 1
+    assert "INCOMPARABLE" in capsys.readouterr().out
+    accept = ["baseline", "accept", str(baseline), str(tmp_path / "m0.json"), "--by", "me"]
+    assert main(accept) == 2
+    assert main([*accept, "--reason", "new"]) == 0
+    kept = json.loads(baseline.read_text())
+    assert (kept["retired"], kept["accepted"]["reason"], len(kept["runs"])) == (None, "new", 1)
+
+
+def test_add_show_and_diff(
+    baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tmp_path / "before.json"
+    before.write_bytes(baseline.read_bytes())
+    sixth = write(tmp_path / "m6.json", 6)
+    assert main(["baseline", "add", str(baseline), str(sixth)]) == 0
+    capsys.readouterr()
+    assert main(["baseline", "show", str(baseline), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["runs"]) == 6
+    assert main(["baseline", "show", str(baseline)]) == 0
+    assert "where a run usually is" in capsys.readouterr().out
+    assert main(["baseline", "diff", str(before), str(baseline)]) == 0
+    assert "runs: 5 -> 6" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--family-error", "2"], "family error is 2.0"),
+        (["--looks", "7"], "7 looks"),
+        (["--metric", "train/los"], "did you mean 'train/loss'"),
+        (["--direction", "train/loss=lowr"], "did you mean 'lower'"),
+    ],
+)
+def test_bad_options_are_named(
+    baseline: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    message: str,
+) -> None:
+    argv = ["compare", str(tmp_path / "m0.json"), "--baseline", str(baseline), *more]
+    assert main(argv) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,195 @@
+"""One new run against K: what must be found, and what must not be."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from simulated_runs import Change, loss_curve, run, scale
+
+from evenkeel.convergence.comparison import Options, compare_runs
+from evenkeel.convergence.error_budget import Budget
+from evenkeel.convergence.metric_kinds import Direction
+from evenkeel.convergence.verdict import Verdict
+from evenkeel.metrics.series import Metrics
+
+BASELINE = [run(seed) for seed in range(5)]
+
+
+def verdict(new: Metrics, baseline: list[Metrics] | None = None) -> Verdict:
+    return compare_runs(baseline or BASELINE, [new]).verdict
+
+
+def test_a_healthy_run_passes() -> None:
+    assert verdict(run(77)) is Verdict.PASS
+
+
+def late(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return values * np.where(steps > 0.92 * steps[-1], 1.5, 1.0)
+
+
+def drift(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return values * (1 + 0.1 * steps / steps[-1])
+
+
+def lost_resumption(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
+    half = len(steps) // 2
+    return np.concatenate([values[:half], values[: len(steps) - half]])
+
+
+@pytest.mark.parametrize("change", [scale(1.08), drift, late, lost_resumption])
+def test_faults_are_found(change: Change) -> None:
+    assert verdict(run(77, change=change)) is Verdict.REGRESSED
+
+
+def test_a_better_run_is_improved() -> None:
+    assert verdict(run(77, change=scale(0.9))) is Verdict.IMPROVED
+
+
+def test_the_first_step_out_of_the_band_is_told() -> None:
+    result = compare_runs(BASELINE, [run(77, change=late)]).offending()[0]
+    assert result.step is not None and 270 <= result.step <= 282
+    assert "out of the band from step" in result.message
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_one_value_that_is_not_finite_decides(bad: float) -> None:
+    new = run(77)
+    new["train/loss"][123] = bad
+    found = compare_runs(BASELINE, [new])
+    assert found.verdict is Verdict.NON_FINITE
+    assert "at step 123 for the first time" in found.message
+
+
+def test_not_finite_where_the_baseline_is_not_either_is_left_out() -> None:
+    runs = [*(run(seed) for seed in range(3)), run(77)]
+    for one in runs:
+        one["train/loss"][5] = math.nan
+    found = compare_runs(runs[:3], runs[3:])
+    assert found.verdict is Verdict.PASS
+    assert found.notes == ("train/loss: 1 steps left out: not finite in the baseline either",)
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        (lambda step: step <= 150, "last step 150 of 300"),
+        (lambda step: not 100 < step < 103, "2 of the baseline's 300 steps are missing"),
+        (lambda step: step != 300, "last step 299 of 300"),
+    ],
+)
+def test_missing_steps_are_incomplete(keep, message: str) -> None:  # type: ignore[no-untyped-def]
+    new = {"train/loss": {s: v for s, v in run(77)["train/loss"].items() if keep(s)}}
+    found = compare_runs(BASELINE, [new])
+    assert found.verdict is Verdict.INCOMPLETE
+    assert message in found.message
+
+
+def test_a_missing_metric_is_incomplete_and_named() -> None:
+    found = compare_runs(BASELINE, [{"train/other": {1: 1.0}}])
+    assert found.verdict is Verdict.INCOMPLETE
+    assert found.message == "train/loss: the run did not log it, the baseline did"
+
+
+def test_another_logging_period_is_compared_on_common_steps() -> None:
+    new = {"train/loss": {s: v for s, v in run(77)["train/loss"].items() if s % 10 == 0}}
+    found = compare_runs(BASELINE, [new])
+    assert found.verdict is Verdict.PASS
+    assert found.notes == (
+        "train/loss: logged every 10 steps, by the baseline every 1: 30 common steps are compared",
+    )
+
+
+def test_no_common_step_is_incomparable() -> None:
+    new = {"train/loss": {s * 1000 + 7: 1.0 for s in range(1, 9)}}
+    assert verdict(new) is Verdict.INCOMPARABLE
+
+
+def test_extra_steps_are_noted_and_not_compared() -> None:
+    found = compare_runs(BASELINE, [run(77, num_steps=300) | {}])
+    assert found.notes == ()
+    longer = run(77)
+    longer["train/loss"] |= {301: 9.0, 302: 9.0}
+    found = compare_runs(BASELINE, [longer])
+    assert found.verdict is Verdict.PASS
+    assert found.notes[0].startswith("train/loss: 2 steps that the baseline does not have")
+
+
+def test_a_single_odd_step_moves_nothing() -> None:
+    new = run(77)
+    new["train/loss"][200] *= 30
+    new["train/loss"][300] *= 5
+    assert verdict(new) is Verdict.PASS
+
+
+def test_equal_baseline_runs_do_not_pretend_to_have_no_noise() -> None:
+    base = [run(1) for _ in range(5)]
+    assert verdict(run(1, change=scale(1.0001)), base) is Verdict.PASS
+    assert verdict(run(1, change=scale(1.01)), base) is Verdict.REGRESSED
+
+
+@pytest.mark.parametrize("values", [[41, 41, 41], [41, 42, 41], [12.3, 12.1, 12.6]])
+def test_single_numbers_are_compared(values: list[float]) -> None:
+    base = [{"time": {1: float(v)}} for v in values]
+    level = sum(values) / len(values)
+    assert verdict({"time": {1: level * 1.01}}, base) is Verdict.PASS
+    assert verdict({"time": {1: level * 1.6}}, base) is Verdict.REGRESSED
+    found = compare_runs(base, [{"time": {1: level}}])
+    assert [one.summary for one in found.results] == ["value"]
+
+
+def test_a_schedule_must_be_the_same() -> None:
+    rates = {step: step / 300 for step in range(1, 301)}
+    base = [{"train/lr": rates} for _ in range(3)]
+    assert verdict({"train/lr": dict(rates)}, base) is Verdict.PASS
+    found = compare_runs(base, [{"train/lr": rates | {17: 0.1}}])
+    assert found.verdict is Verdict.REGRESSED
+    assert "at step 17" in found.message
+
+
+def test_speed_is_noted_and_does_not_mask_the_verdict() -> None:
+    def with_speed(seed: int, time_s: float) -> Metrics:
+        noise = np.random.default_rng(seed).standard_normal(300)
+        times = dict(enumerate((time_s * (1 + 0.02 * noise)).tolist(), start=1))
+        return {**run(seed), "timing/train/total_step_time": times}
+
+    base = [with_speed(seed, 1.0) for seed in range(5)]
+    found = compare_runs(base, [with_speed(77, 1.5)])
+    assert found.verdict is Verdict.PASS
+    assert {one.label for one in found.speed_notes()} == {"SLOWER"}
+    only = [{"step_time": one["timing/train/total_step_time"]} for one in base]
+    slow = {"step_time": with_speed(77, 1.5)["timing/train/total_step_time"]}
+    assert compare_runs(only, [slow]).verdict is Verdict.REGRESSED
+
+
+def test_directions_can_be_overridden() -> None:
+    base = [{"odd": loss_curve(seed)} for seed in range(5)]
+    new = {"odd": loss_curve(77, change=scale(0.9))}
+    assert compare_runs(base, [new]).verdict is Verdict.REGRESSED
+    lower = Options(directions={"odd": Direction.LOWER})
+    assert compare_runs(base, [new], lower).verdict is Verdict.IMPROVED
+
+
+def test_doubt_asks_for_a_confirming_run_until_the_last_look() -> None:
+    doubtful = [run(seed, change=scale(1.02)) for seed in range(77, 80)]
+    first = compare_runs(BASELINE, doubtful[:1])
+    assert first.verdict is Verdict.INCONCLUSIVE
+    assert first.asks_for_confirmation
+    last = compare_runs(BASELINE, doubtful)
+    assert last.verdict in (Verdict.REGRESSED, Verdict.PASS)
+    at_once = compare_runs(BASELINE, doubtful[:1], Options(budget=Budget(looks=1)))
+    assert at_once.verdict in (Verdict.REGRESSED, Verdict.PASS)
+
+
+def test_the_contract_of_json() -> None:
+    told = compare_runs(BASELINE, [run(77)]).to_json()
+    assert list(told)[:3] == ["verdict", "family_error", "metrics"]
+    assert (told["verdict"], told["family_error"]) == ("PASS", 0.01)
+    for one in told["metrics"]:
+        assert list(one)[:8] == [
+            "metric", "summary", "value", "low", "high", "minimum_detectable_change", "verdict",
+            "message",
+        ]  # fmt: skip
+        assert one["low"] <= one["value"] <= one["high"]
+        assert one["minimum_detectable_change"] > 0
