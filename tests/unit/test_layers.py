@@ -12,7 +12,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "evenkeel"
 
-FLOOR = {"errors", "atomic_file", "run_paths", "run_record", "run_lock"}
+FLOOR = {"errors", "atomic_file", "run_paths", "run_record", "run_lock", "crash_log"}
 CONTROL = {"recipes", "metrics", "launch", "convergence", "report"}
 # room → rooms of ours it may import besides itself and the floor
 MAY_IMPORT: dict[str, set[str]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -112,8 +113,9 @@ def _train(args: argparse.Namespace) -> int:
         f"{loop}.steps_per_run={args.steps_per_run}",
         f"cluster.num_nodes={args.num_nodes}",
         f"cluster.gpus_per_node={args.gpus_per_node}",
-        f"logger.log_dir={paths.log_dir}",
-        f"checkpointing.checkpoint_dir={paths.ckpt_dir}",
+        # quoted: a path may hold what YAML reads as something else
+        f"logger.log_dir={json.dumps(str(paths.log_dir))}",
+        f"checkpointing.checkpoint_dir={json.dumps(str(paths.ckpt_dir))}",
         *args.overrides,
     ]
     environment = dict(os.environ)
@@ -128,7 +130,8 @@ def _train(args: argparse.Namespace) -> int:
             print(f"[INFO] going on after a writer that left no end: {lock.previous}")
         environment[TOKEN_VARIABLE] = str(lock.token)
         paths.verdict.unlink(missing_ok=True)
-        attempt = run_record.open_attempt(paths.run_json, {})
+        log_offset = paths.run_log.stat().st_size if paths.run_log.exists() else 0
+        attempt = run_record.open_attempt(paths.run_json, {"log_offset": log_offset})
         process_status = trainer_process.run(argv, paths, environment)
         require_current(paths, environment)
         status = run_record.close_attempt(paths.run_json, attempt, process_status)

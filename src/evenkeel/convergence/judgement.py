@@ -10,12 +10,14 @@ from typing import Any
 
 from evenkeel import atomic_file, run_record
 from evenkeel.convergence.verdict import Judgement, RunState, judge
+from evenkeel.crash_log import find_crash
 from evenkeel.metrics import series
 from evenkeel.metrics.evaluation import CheckResult, evaluate_text
 from evenkeel.run_paths import RunPaths
 
 SCHEMA_VERSION = 1
 LOG_TAIL_LINES = 20
+MAX_LOG_BYTES = 4 << 20
 
 
 def judge_run(
@@ -28,12 +30,13 @@ def judge_run(
     """
     metrics = series.load(paths.metrics) if paths.metrics.exists() else {}
     attempts = run_record.read(paths.run_json)["attempts"]
-    exit_status = attempts[-1]["exit_status"] if attempts else None
+    last = attempts[-1] if attempts else {}
+    exit_status = last.get("exit_status")
     state = RunState(
         last_step=last_training_step(metrics),
         max_steps=max_steps,
         exit_status=exit_status,
-        log_tail=_tail(paths.run_log) if exit_status else "",
+        last_words=_last_words(paths.run_log, last.get("log_offset", 0)) if exit_status else "",
         damage=damage,
     )
     return judge(state, metrics, [evaluate_text(check, metrics) for check in checks])
@@ -92,13 +95,14 @@ def read(paths: RunPaths) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and "verdict" in record else None
 
 
-def _tail(path: Path) -> str:
-    """The last lines of a log of any size."""
+def _last_words(log: Path, offset: int) -> str:
+    """The first real traceback of what was logged since ``offset``, else its last lines."""
     try:
-        with path.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - 16_384))
-            lines = file.read().decode("utf-8", "replace").splitlines()
+        with log.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(offset, size - MAX_LOG_BYTES))
+            text = file.read().decode("utf-8", "replace")
     except OSError:
         return ""
-    return "\n".join(lines[-LOG_TAIL_LINES:])
+    crash = find_crash(text)
+    return crash.text if crash else "\n".join(text.splitlines()[-LOG_TAIL_LINES:])

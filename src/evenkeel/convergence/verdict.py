@@ -45,14 +45,14 @@ class RunState:
         last_step: the last step with a training loss; 0 before the first.
         max_steps: the step to reach; None where nobody said.
         exit_status: of the trainer's last start; None when it is not known.
-        log_tail: the last lines the trainer printed.
+        last_words: the trainer's traceback, or the last lines that it printed.
         damage: what was lost of the metrics, in words; empty when they are whole.
     """
 
     last_step: int = 0
     max_steps: int | None = None
     exit_status: int | None = None
-    log_tail: str = ""
+    last_words: str = ""
     damage: str = ""
 
 
@@ -115,7 +115,7 @@ def _verdict(
         name, step, value = bad
         return Verdict.NON_FINITE, f"{name} is {value} at step {step}, for the first time"
     if state.exit_status == TrainerExit.NON_FINITE:
-        return Verdict.NON_FINITE, f"the trainer stopped on a non-finite value\n{state.log_tail}"
+        return Verdict.NON_FINITE, f"the trainer stopped on a non-finite value\n{state.last_words}"
     if state.exit_status not in (None, TrainerExit.FINISHED, TrainerExit.STOPPED):
         return Verdict.CRASHED, _crash(state)
     if state.max_steps is not None and state.last_step < state.max_steps:
@@ -148,5 +148,5 @@ def _crash(state: RunState) -> str:
     status = state.exit_status
     assert status is not None
     how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
-    tail = f"; its last lines:\n{state.log_tail}" if state.log_tail else ""
-    return f"the trainer {how} after step {state.last_step}{tail}"
+    why = f":\n{state.last_words}" if state.last_words else ""
+    return f"the trainer {how} after step {state.last_step}{why}"

@@ -12,7 +12,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from evenkeel.launch.crash_log import CrashKind, find_crash
+from evenkeel.crash_log import CrashKind, find_crash
 from evenkeel.launch.job_report import JobReport, JobState, expand_nodes
 from evenkeel.launch.job_script import EXIT_NO_TREE, EXIT_TOO_MANY_RESTARTS, SIGNAL_LEAD_S
 from evenkeel.run_record import TrainerExit

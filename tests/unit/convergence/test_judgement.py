@@ -48,6 +48,24 @@ def test_a_run_without_metrics_is_judged_too(tmp_path: Path) -> None:
     assert len(judged.message.splitlines()) == 1 + judgement.LOG_TAIL_LINES
 
 
+def test_a_crash_is_told_by_the_traceback_of_the_last_start(tmp_path: Path) -> None:
+    paths = make_run(tmp_path, [3.0], exit_status=1)
+    old = "Traceback (most recent call last):\n  File 'a'\nOldError: mended since\n"
+    new = (
+        "Traceback (most recent call last):\n  File 'b'\nValueError: no\ntorchrun: bye\n"
+        + "=\n" * 50
+    )
+    paths.run_log.write_text(old + new + "=\n" * 50)
+    attempt = run_record.open_attempt(paths.run_json, {"log_offset": len(old)})
+    run_record.close_attempt(paths.run_json, attempt, 1)
+    message = judgement.judge_run(paths, [CHECK], max_steps=3).message
+    assert message.splitlines()[1:] == [
+        "Traceback (most recent call last):",
+        "  File 'b'",
+        "ValueError: no",
+    ]
+
+
 def test_a_start_that_was_never_closed_says_nothing_of_its_end(tmp_path: Path) -> None:
     paths = make_run(tmp_path, [3.0, 2.0], exit_status=None)
     assert judgement.judge_run(paths, [CHECK], max_steps=3).verdict is Verdict.INCOMPLETE

@@ -27,9 +27,9 @@ def verdict(
     metrics: Mapping[str, Mapping[int, float]] = FALLING,
     last_step: int = 3,
     exit_status: int | None = 0,
-    log_tail: str = "",
+    last_words: str = "",
 ) -> tuple[Verdict, str]:
-    state = RunState(last_step, 3, exit_status, log_tail)
+    state = RunState(last_step, 3, exit_status, last_words)
     judged = judge(state, metrics, [evaluate_text(check, metrics) for check in checks])
     assert judged.state is state
     return judged.verdict, judged.message
@@ -75,9 +75,9 @@ def test_lost_metrics_are_no_pass() -> None:
     ("status", "how"), [(1, "exited with status 1"), (-9, "was killed by signal 9")]
 )
 def test_a_trainer_that_died_crashed_even_when_its_checks_hold(status: int, how: str) -> None:
-    judged, message = verdict([GOOD], exit_status=status, log_tail="ValueError: no")
+    judged, message = verdict([GOOD], exit_status=status, last_words="ValueError: no")
     assert judged is Verdict.CRASHED
-    assert message == f"the trainer {how} after step 3; its last lines:\nValueError: no"
+    assert message == f"the trainer {how} after step 3:\nValueError: no"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -99,7 +99,9 @@ def test_a_non_finite_metric_that_a_check_reads_is_named() -> None:
 
 
 def test_a_trainer_that_stopped_on_a_non_finite_value_is_not_merely_crashed() -> None:
-    judged, message = verdict([GOOD], exit_status=TrainerExit.NON_FINITE, log_tail="grad norm nan")
+    judged, message = verdict(
+        [GOOD], exit_status=TrainerExit.NON_FINITE, last_words="grad norm nan"
+    )
     assert (judged, "grad norm nan" in message) == (Verdict.NON_FINITE, True)
 
 
