@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evenkeel.launch.crash_log import MAX_LINES, CrashKind, find_crash
+from evenkeel.crash_log import MAX_LINES, CrashKind, find_crash
 
 ONE = """\
 step 3 of 10
