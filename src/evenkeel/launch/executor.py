@@ -16,7 +16,7 @@ import shlex
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,7 @@ def _quiet() -> Iterator[None]:
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # noqa: PTH123
+            yield
     finally:
         logging.disable(previous)

@@ -58,6 +58,7 @@ def test_run_here_and_once_more_from_elsewhere(tree: GitTree, tmp_path: Path) ->
         MY_TOKEN="not to be written",
     )
     assert status == 0, output
+    assert [line for line in output.splitlines() if not line.startswith("[")] == []
     submission = read_record(shown(tree, A).resolve().parent).submission(A)
     seen = submission.run_dir / "seen"
     values = ["two\nlines", "x y", "it's $HOME"]
