@@ -64,7 +64,7 @@ class RunPaths:
     @property
     def lock_dir(self) -> Path:
         """Who writes to this directory: one file per holder, numbered (``evenkeel.run_lock``)."""
-        return self.root / "lock"
+        return self.root / ".lock"
 
     @property
     def verdict(self) -> Path:

@@ -126,6 +126,7 @@ def test_one_call_trains_judges_and_leaves_its_results_beside_the_driver(tmp_pat
     assert status == 0, out
     assert out.splitlines()[-1].startswith(f"PASS {tree.results.name}: 1 check passed")
     assert {path.name for path in tree.results.iterdir()} == {
+        ".lock",
         "logs",
         "metrics.json",
         "run.json",
