@@ -44,6 +44,20 @@ class Pretrain(TrainLoop):
     """Language modelling: cross-entropy on every token."""
 
 
+@dataclass(kw_only=True)
+class WarmStart:
+    """A short supervised training on the recipe's own data, for a model without pretrained
+    weights; the optimizer then starts anew. Linear warm-up over a tenth of the steps, then a
+    cosine down to a tenth of ``lr``."""
+
+    num_steps: int = shapes_curve(100, AT_LEAST_1)
+    """Optimizer steps."""
+    lr: float = shapes_curve(1e-3, POSITIVE)
+    """Peak learning rate."""
+    global_batch_size: int = shapes_curve(64, AT_LEAST_1)
+    """Samples of one optimizer step, over all ranks."""
+
+
 class PreferenceLoss(StrEnum):
     """What is done with the margin between the chosen and the rejected answer."""
 

@@ -12,7 +12,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from evenkeel.recipes.algorithms import Distillation, Dpo, Grpo, Pretrain, Sft, TrainLoop
+from evenkeel.recipes.algorithms import (
+    Distillation,
+    Dpo,
+    Grpo,
+    KlEstimator,
+    KlType,
+    PreferenceLoss,
+    Pretrain,
+    Sft,
+    Teacher,
+    TrainLoop,
+    WarmStart,
+)
 from evenkeel.recipes.declaration import (
     AT_LEAST_0,
     AT_LEAST_1,
@@ -37,6 +49,8 @@ __all__ = [
     "Generation",
     "GenerationBackend",
     "Grpo",
+    "KlEstimator",
+    "KlType",
     "Logger",
     "Lora",
     "Moe",
@@ -44,17 +58,20 @@ __all__ = [
     "Parallel",
     "Policy",
     "Precision",
+    "PreferenceLoss",
     "Pretrain",
     "Recipe",
     "Schedule",
     "Scheduler",
     "SequencePacking",
     "Sft",
+    "Teacher",
     "TokenDispatcher",
     "Tokenizer",
     "Tracker",
     "TrainLoop",
     "Vision",
+    "WarmStart",
 ]
 
 
@@ -302,7 +319,7 @@ class Policy:
     max_total_sequence_length: int = shapes_curve(2048, AT_LEAST_1)
     """Tokens of a sample; longer ones are cut."""
     train_global_batch_size: int = shapes_curve(32, AT_LEAST_1)
-    """Samples of one optimizer step, over all ranks."""
+    """Samples of one optimizer step, over all ranks; ``dpo`` counts pairs, here and below."""
     train_micro_batch_size: int = layout_only(1, AT_LEAST_1)
     """Samples of one forward pass on one rank."""
     max_grad_norm: float = shapes_curve(1.0, AT_LEAST_0)
@@ -321,6 +338,8 @@ class Policy:
     """Absent: the model sees only text."""
     generation: Generation | None = shapes_curve(None)
     """Absent: the algorithm samples no answers."""
+    warm_start: WarmStart | None = shapes_curve(None)
+    """Supervised steps before the first step of another algorithm; absent: none."""
 
 
 @dataclass(kw_only=True)

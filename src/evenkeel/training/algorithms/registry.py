@@ -11,6 +11,7 @@ from evenkeel.training.algorithms.interface import Ingredients, TrainingAlgorith
 MODULES = {
     Algorithm.PRETRAIN: "pretrain",
     Algorithm.SFT: "sft",
+    Algorithm.DPO: "dpo",
 }
 """Algorithm → module of this package; its ``build(ingredients)`` makes the algorithm."""
 

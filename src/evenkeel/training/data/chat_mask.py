@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from evenkeel.errors import InputError
-from evenkeel.training.data.records import Chat, Record, Text
+from evenkeel.training.data.records import Chat, Preference, Record, Text
 from evenkeel.training.data.tokenizers import byte_chat, is_byte_chat
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ class Encoder:
         if isinstance(record, Text):
             ids = self._text_ids(record.text)
             return Sample(ids, [1] * len(ids))
+        if isinstance(record, Preference):
+            return self(record.chosen)
         if not any(message["role"] == "assistant" for message in record.messages):
             raise InputError(
                 "the chat has no assistant turn, so there is nothing to train on",

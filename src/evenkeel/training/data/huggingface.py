@@ -20,6 +20,8 @@ def open_records(
     prompt: str = "prompt",
     response: str = "response",
     text: str = "text",
+    chosen: str = "chosen",
+    rejected: str = "rejected",
 ) -> Records:
     """The rows of one split.
 
@@ -33,6 +35,8 @@ def open_records(
         prompt: name of the column that holds the user's turn of an exchange.
         response: name of the column that holds the assistant's.
         text: name of the column that holds running text.
+        chosen: name of the column that holds a pair's better answer, or the chat that ends in it.
+        rejected: name of the column that holds the worse one.
 
     Raises:
         InputError: the library is missing, or there is no such set, split or column.
@@ -41,7 +45,7 @@ def open_records(
         raise InputError(
             "data.train_path is not set", fix="give the name of a set on the hub, or a folder"
         )
-    columns = Columns(messages, prompt, response, text)
+    columns = Columns(messages, prompt, response, text, chosen, rejected)
     separate = data.val_path is not None or data.val_split is not None
     if split == "val" and separate:
         path, part = data.val_path or data.train_path, data.val_split or data.train_split

@@ -26,6 +26,8 @@ def open_records(
     prompt: str = "prompt",
     response: str = "response",
     text: str = "text",
+    chosen: str = "chosen",
+    rejected: str = "rejected",
 ) -> Records:
     """The lines of ``data.train_path`` or ``data.val_path``.
 
@@ -36,11 +38,13 @@ def open_records(
         prompt: name of the field that holds the user's turn of an exchange.
         response: name of the field that holds the assistant's.
         text: name of the field that holds running text.
+        chosen: name of the field that holds a pair's better answer, or the chat that ends in it.
+        rejected: name of the field that holds the worse one.
 
     Raises:
         InputError: no path given, no such file, or a line that is none of these.
     """
-    columns = Columns(messages, prompt, response, text)
+    columns = Columns(messages, prompt, response, text, chosen, rejected)
     if data.train_path is None:
         raise InputError("data.train_path is not set", fix="give the path of a .jsonl file")
     if split == "val" and data.val_path is not None:

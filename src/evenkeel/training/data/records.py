@@ -24,6 +24,18 @@ class Chat:
 
 
 @dataclass(frozen=True)
+class Preference:
+    """Two answers to the same conversation, of which the first was preferred.
+
+    Supervised training takes the chosen one.
+    """
+
+    chosen: Chat
+    rejected: Chat
+    place: str | None = None
+
+
+@dataclass(frozen=True)
 class Text:
     """Running text; every token is trained."""
 
@@ -31,7 +43,7 @@ class Text:
     place: str | None = None
 
 
-Record = Chat | Text
+Record = Chat | Preference | Text
 
 
 class Records(Protocol):
@@ -84,23 +96,29 @@ class Columns:
     prompt: str = "prompt"
     response: str = "response"
     text: str = "text"
+    chosen: str = "chosen"
+    rejected: str = "rejected"
 
 
 def record_from(fields: Any, columns: Columns, place: str) -> Record:
     """A record from the fields of a line or row.
 
     Args:
-        fields: ``messages`` (a chat), ``prompt`` and ``response`` (one exchange), or ``text``.
+        fields: ``chosen`` and ``rejected`` (two answers to ``prompt``, or two whole chats),
+            ``messages`` (a chat), ``prompt`` and ``response`` (one exchange), or ``text``.
         columns: what these are called here.
         place: for messages, such as ``train.jsonl:12``.
 
     Raises:
-        InputError: none of the three shapes, with what was found and expected.
+        InputError: none of these shapes, with what was found and expected.
     """
     if not isinstance(fields, Mapping):
         raise _wrong(place, f"expected an object, found {_kind(fields)}", columns)
+    if columns.chosen in fields and columns.rejected in fields:
+        chosen = _judged(fields, columns.chosen, columns, place)
+        return Preference(chosen, _judged(fields, columns.rejected, columns, place), place)
     if columns.messages in fields:
-        messages = _messages(fields[columns.messages], columns, place)
+        messages = _messages(fields, columns.messages, columns, place)
         return Chat(messages, _answer(fields, place), place)
     if columns.prompt in fields and columns.response in fields:
         turns = []
@@ -110,14 +128,35 @@ def record_from(fields: Any, columns: Columns, place: str) -> Record:
     if columns.text in fields:
         return Text(_string(fields, columns.text, columns, place), place)
     found = ", ".join(map(repr, fields)) or "none"
-    known = (columns.messages, columns.prompt, columns.response, columns.text)
+    known = tuple(vars(columns).values())
     near = [hint for key in fields if (hint := did_you_mean(str(key), known))]
     raise _wrong(place, f"no text in it; its fields are {found}{''.join(near[:1])}", columns)
 
 
-def _messages(value: Any, columns: Columns, place: str) -> tuple[Mapping[str, Any], ...]:
+def _judged(fields: Mapping[str, Any], key: str, columns: Columns, place: str) -> Chat:
+    """The conversation that ends in the answer ``key``, which may bring its prompt along."""
+    if isinstance(fields[key], str):
+        answer: tuple[Mapping[str, Any], ...] = (
+            {"role": "assistant", "content": _string(fields, key, columns, place)},
+        )
+    else:
+        answer = _messages(fields, key, columns, place)
+        if answer[0]["role"] != "assistant":
+            return Chat(answer, place=place)
+    if columns.prompt not in fields:
+        raise _wrong(place, f"{key!r} has no prompt, and there is no {columns.prompt!r}", columns)
+    if isinstance(fields[columns.prompt], str):
+        question = {"role": "user", "content": _string(fields, columns.prompt, columns, place)}
+        return Chat((question, *answer), place=place)
+    return Chat((*_messages(fields, columns.prompt, columns, place), *answer), place=place)
+
+
+def _messages(
+    fields: Mapping[str, Any], key: str, columns: Columns, place: str
+) -> tuple[Mapping[str, Any], ...]:
+    value = fields[key]
     if not isinstance(value, (list, tuple)) or not value:
-        message = f"{columns.messages!r} is not a list of messages but {_kind(value)}"
+        message = f"{key!r} is not a list of messages but {_kind(value)}"
         raise _wrong(place, message, columns)
     for number, message in enumerate(value, 1):
         which = f"message {number} of {len(value)}"
@@ -175,5 +214,7 @@ def _wrong(place: str, message: str, columns: Columns) -> InputError:
         path=place,
         fix=f'expected {{"{columns.messages}": [{{"role": "user", "content": "…"}}, '
         f'{{"role": "assistant", "content": "…"}}]}}, '
-        f'{{"{columns.prompt}": "…", "{columns.response}": "…"}} or {{"{columns.text}": "…"}}',
+        f'{{"{columns.prompt}": "…", "{columns.response}": "…"}}, '
+        f'{{"{columns.prompt}": "…", "{columns.chosen}": "…", "{columns.rejected}": "…"}} or '
+        f'{{"{columns.text}": "…"}}',
     )

@@ -16,6 +16,7 @@ from evenkeel.training.data.records import Blend, Records, TextStream
 
 DATASETS = {
     "arithmetic": "evenkeel.training.data.arithmetic",
+    "arithmetic_pairs": "evenkeel.training.data.arithmetic_pairs",
     "english_text": "evenkeel.training.data.english_text",
     "jsonl": "evenkeel.training.data.jsonl",
     "huggingface": "evenkeel.training.data.huggingface",

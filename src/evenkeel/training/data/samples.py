@@ -70,7 +70,10 @@ class EncodedRecords:
     def _chat(self, index: int) -> Chat:
         record = self.records[index]
         if not isinstance(record, Chat):
-            raise InputError(f"record {index} is plain text, not a chat", path=record.place)
+            raise InputError(
+                f"record {index} is a {type(record).__name__.lower()}, not a chat",
+                path=record.place,
+            )
         return record
 
 
