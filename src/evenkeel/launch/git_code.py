@@ -253,8 +253,10 @@ def _fill_index(source: CodeSource) -> None:
         return
     source.objects.mkdir()
     real = _git(source.folder, "rev-parse", "--git-path", "index").decode().rstrip("\n")
-    # with the real index's file times, git add looks only into files that changed
-    shutil.copyfile(source.folder / real, source.index)
+    # With the real index's entries git add looks only into files that changed. The copy keeps the
+    # time of the original, because git looks closely at files that are not older than their index:
+    # it compares times in seconds only.
+    shutil.copy2(source.folder / real, source.index)
     _git(source.folder, "add", "-u", environment=environment)
 
 

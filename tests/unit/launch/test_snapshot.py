@@ -5,6 +5,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -124,6 +125,8 @@ def test_verify_names_what_differs(tree: GitTree) -> None:
     (submission.run_dir / "run.log").write_text("")
     assert list(differences(manifest, submission.tree, results)) == []
     code = submission.tree / "src/code.py"
+    for path in (submission.tree, code.parent, code):
+        path.chmod(0o755)
     code.chmod(0o644)
     code.write_text("x = 2\n")
     (submission.tree / "pyproject.toml").unlink()
@@ -174,6 +177,16 @@ def test_uncommitted_changes_are_taken_and_recorded_on_request(tree: GitTree) ->
     assert (copy / "src/code.py").read_text() == "x = 2\n"
     assert (copy / "src/staged.py").exists()
     assert (tree.git("status", "--porcelain"), tree.git("count-objects")) == before
+
+
+def test_a_change_within_the_second_of_the_commit_is_seen(tree: GitTree) -> None:
+    time.sleep(1.01 - time.time() % 1)  # git compares times in seconds: begin with one
+    tree.write("src/code.py", "x = 7\n")
+    tree.commit()
+    tree.write("src/code.py", "x = 8\n")
+    time.sleep(1.01 - time.time() % 1)
+    submission = taken(tree, A, include_dirty=True).record.submission(A)
+    assert (submission.tree / "src/code.py").read_text() == "x = 8\n"
 
 
 def test_a_dirty_tree_is_another_snapshot_than_its_commit(tree: GitTree) -> None:
