@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from evenkeel import atomic_file
 from evenkeel.launch.launch_record import (
     LAUNCHES,
     LaunchedRecipe,
@@ -44,7 +45,8 @@ def make_submission(
     tree = folder / "tree"
     script = tree / path
     script.parent.mkdir(parents=True, exist_ok=True)
-    script.write_text(f"#!/bin/bash\n{driver}\n")
+    # whole at any moment: a job may be reading it, and whoever writes it may be killed
+    atomic_file.write_text(script, f"#!/bin/bash\n{driver}\n")
     return Submission(
         # tests share a cluster, so that every launch needs a name of its own, as in life
         launch_id=launch_id or f"20260102T030405-{sha256(bytes(folder)).hexdigest()[:6]}",

@@ -239,7 +239,8 @@ def test_a_launcher_killed_at_random_moments_can_be_picked_up(
     done = subprocess.run([*argv, *names], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert "9" in done.stdout.split()
-    submissions = [make_submission(tmp_path, "", name=name, runs=2) for name in names]
+    driver = f"echo $SLURM_JOB_ID >> {tmp_path}/ran"
+    submissions = [make_submission(tmp_path, driver, name=name, runs=2) for name in names]
     expected = [job_name(submission, run) for submission in submissions for run in (1, 2)]
     assert sorted(name for name in all_jobs(cluster) if name in expected) == sorted(expected)
     records = [record for submission in submissions for record in read_records(submission)]
