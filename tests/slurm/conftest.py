@@ -40,7 +40,7 @@ def cluster(shared_cluster: MiniCluster, monkeypatch: pytest.MonkeyPatch) -> Ite
     """A cluster that stays whole, with this process as its client; its jobs end with the test."""
     use(shared_cluster, monkeypatch)
     yield shared_cluster
-    shared_cluster.run("scancel", "-f", "-p", "main,short,low,lowcancel", check=False)
+    shared_cluster.end_all_jobs()
 
 
 @pytest.fixture

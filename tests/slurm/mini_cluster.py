@@ -125,6 +125,16 @@ class MiniCluster:
         _wait(f"job {job_id} in {states}", lambda: self.state(job_id) in states, limit_s)
         return self.state(job_id)
 
+    def end_all_jobs(self) -> None:
+        """Cancel whatever is left and wait until every node is free."""
+        self.run("scancel", "--full", "--user", getpass.getuser())
+        _wait("an empty queue", lambda: not self.run("squeue", "-h").strip(), 30)
+
+    def wait_until_saved(self) -> None:
+        """Wait until a controller that is killed would remember what it knows now."""
+        state, now = self.dir / "state" / "job_state", time.time()
+        _wait("saved state", lambda: state.exists() and state.stat().st_mtime > now, 30)
+
     # -- faults ---------------------------------------------------------------------------------
     def kill_node(self, name: str) -> None:
         """The machine dies: slurmd, slurmstepd and all tasks, by SIGKILL."""

@@ -44,7 +44,7 @@ def test_a_watcher_that_is_killed_is_simply_started_again(
     record = make_launch(
         tmp_path,
         {
-            "sft-good-1n1g-fsdp2tp1": driver_that_trains(step_s=0.4, max_steps=40, per_run=20),
+            "sft-good-1n1g-fsdp2tp1": driver_that_trains(step_s=0.6, max_steps=40, per_run=20),
             "sft-wrong-1n1g-fsdp2tp1": driver_that_trains("assert=3"),
         },
         num_runs=2,
@@ -60,6 +60,7 @@ def test_a_watcher_that_is_killed_is_simply_started_again(
     assert "sft-good-1n1g-fsdp2tp1: job 1 (1/2)" in "".join(seen)
     with start(record) as second:
         _wait("the second job", lambda: cluster.state(2) == "RUNNING", 60)
+        cluster.wait_until_saved()
         cluster.kill_controller()
         time.sleep(1)
         cluster.start_controller()
