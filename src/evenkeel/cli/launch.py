@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evenkeel.cli import main
 from evenkeel.cli.dry_run import print_estimate
 from evenkeel.errors import EXIT_OK, InputError
 from evenkeel.launch import drivers as drivers_of
@@ -139,7 +139,9 @@ def _launch(
         for submission in record.submissions():
             _say(f"[INFO]: to run it once more: {launcher.shown_dir(submission)}/continue.sh")
         if request.watch:
-            return max(status, main.main(["watch", str(record.folder)]))
+            # a process of its own: this one has loaded nemo_run, and a night is long
+            argv = [sys.executable, "-m", "evenkeel.cli.main", "watch", str(record.folder)]
+            return max(status, subprocess.call(argv))
     return status
 
 

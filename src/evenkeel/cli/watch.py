@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evenkeel.errors import EXIT_FINDING, EXIT_OK, InputError
+from evenkeel.errors import EXIT_FINDING, EXIT_OK, EvenkeelError, InputError
 
 if TYPE_CHECKING:
     from evenkeel.launch.launch_record import LaunchRecord
@@ -23,8 +23,8 @@ examples:
   evenkeel watch --once --json             how it stands now, for machines
 
 Ctrl-C ends the watching, not the jobs; call it again to go on. A run whose loss is not finite,
-or that has logged no step for --hang-minutes, is ended; a job that the cluster failed is tried
-again. --look-on does neither.
+or far above its baseline's, or that logs no step for --hang-minutes, is ended; a job that the
+cluster failed is tried again. --look-on does neither.
 
 exit status: 0 every recipe PASS or IMPROVED; 1 not so, or (--once) not yet
 """
@@ -105,6 +105,7 @@ def watch(record: LaunchRecord, args: argparse.Namespace) -> int:
         act=NoIntervention()
         if args.look_on or args.once or local
         else SlurmIntervention(cluster, policy.grace_s, view.note),
+        upper=_bands(record),
         being_submitted=lambda: is_being_submitted(record.folder),
     )
     with view:
@@ -115,6 +116,30 @@ def watch(record: LaunchRecord, args: argparse.Namespace) -> int:
                 break
             time.sleep(args.poll_s)
     return _conclude(record, watcher, args)
+
+
+def _bands(record: LaunchRecord) -> dict[str, dict[int, float]]:
+    """Recipe → upper edge of its loss, of all platforms that have a baseline in the snapshot."""
+    from evenkeel.run_paths import Repository
+
+    found: dict[str, dict[int, float]] = {}
+    for submission in record.submissions():
+        folder = Repository(submission.tree).baselines_dir
+        for path in sorted(folder.glob(f"*/{submission.name}/*.json")):
+            from evenkeel.convergence import baseline, loss_band
+
+            try:
+                known = baseline.load(path)
+            except EvenkeelError as error:
+                print(f"evenkeel: no band of the loss: {error}", file=sys.stderr)
+                continue
+            curve = known.curves.get("train/loss")
+            if curve is None or known.retired is not None:
+                continue
+            edges = found.setdefault(submission.name, {})
+            for step, value in loss_band.upper_edge(curve).items():
+                edges[step] = max(value, edges.get(step, value))
+    return found
 
 
 def _policy(args: argparse.Namespace) -> Any:
