@@ -34,8 +34,8 @@ MAX_DF = 30.0
 """The quadrature's nodes are too coarse for a sharper likelihood."""
 NUM_NODES = 64
 
-# variance 1 for the t distribution of NOISE_DF degrees
-_UNIT = math.sqrt((NOISE_DF - 2) / NOISE_DF)
+# scales a t of NOISE_DF degrees to variance 1
+UNIT = math.sqrt((NOISE_DF - 2) / NOISE_DF)
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,12 @@ class Spread:
     log_center: Array
     log_spread: Array
 
+    def item(self, i: int) -> Spread:
+        """Entry ``i`` alone."""
+        part = slice(i, i + 1)
+        return Spread(self.variance[part], self.df[part], self.floor[part],
+                      self.log_center[part], self.log_spread[part])  # fmt: skip
+
     def nodes(self) -> tuple[Array, Array]:
         """(sigma, weight) of the posterior, each of shape (items, NUM_NODES)."""
         floor = np.maximum(self.floor, 1e-12)
@@ -136,7 +142,7 @@ class Spread:
 
 def tail(z: Any) -> Array:
     """P(noise > z) for the unit-variance t of ``NOISE_DF`` degrees (Abramowitz & Stegun 26.7.4)."""
-    t = np.asarray(z, dtype=np.float64) / _UNIT
+    t = np.asarray(z, dtype=np.float64) / UNIT
     cos2 = NOISE_DF / (NOISE_DF + t * t)
     sine = t / np.sqrt(NOISE_DF + t * t)
     total = np.ones_like(cos2)
