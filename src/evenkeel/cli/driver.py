@@ -12,7 +12,7 @@ from pathlib import Path
 from evenkeel import run_record
 from evenkeel.convergence.verdict import Verdict
 from evenkeel.errors import EXIT_FINDING, EXIT_INPUT, EXIT_MACHINE, InputError
-from evenkeel.run_paths import RunPaths
+from evenkeel.run_paths import Repository, RunPaths
 
 NOT_REACHED = 9
 
@@ -146,7 +146,9 @@ def _judge(args: argparse.Namespace) -> int:
 
     paths = RunPaths(args.run_dir.resolve())
     damage = _collect(paths)
-    result = judgement.judge_run(paths, args.checks, args.max_steps, damage)
+    root = os.environ.get("PROJECT_ROOT")
+    repository = Repository(Path(root)) if root else None
+    result = judgement.judge_run(paths, args.checks, args.max_steps, damage, repository)
     judgement.write(result, paths)
     terminal.print_judgement(result, paths.name)
     if result.verdict.exit_code == 0 and os.environ.get("KEEP_CKPTS", "0") in ("", "0"):

@@ -7,16 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from evenkeel.convergence import baseline as baseline_file
-from evenkeel.convergence import baseline_match, pool
+from evenkeel.convergence import baseline_files, baseline_match, pool
 from evenkeel.convergence.baseline import Acceptance, Baseline, RunEvidence
 from evenkeel.convergence.baseline_match import Level
 from evenkeel.convergence.comparison import Options, compare
+from evenkeel.convergence.error_budget import MAX_LOOKS, Budget
 from evenkeel.convergence.exactness import first_bit_difference
 from evenkeel.convergence.metric_kinds import Direction, Family, kind_of
 from evenkeel.convergence.results import Comparison
 from evenkeel.convergence.statistics import Prior
 from evenkeel.convergence.verdict import Verdict
 from evenkeel.errors import InputError, did_you_mean
+from evenkeel.run_paths import Repository, RunPaths
 
 
 def read_baseline(paths: Sequence[Path]) -> Baseline:
@@ -68,6 +70,54 @@ def compare_evidence(
     if level is Level.SAME_NUMERICS:
         comparison = _with_bits(comparison, baseline, evidence[0], notes)
     return replace(comparison, notes=(*notes, *comparison.notes))
+
+
+def compare_run(
+    paths: RunPaths, name: str, repository: Repository, max_steps: int | None
+) -> Comparison | None:
+    """Compare a run with the baseline of its recipe and platform.
+
+    Confirming runs are found beside it: ``<run>.confirm1`` and ``.confirm2``. The night's budget
+    is shared by all recipes of the repository that have a baseline, and their baselines tell how
+    much runs usually vary.
+
+    Returns:
+        None where all of the recipe's baselines are retired.
+
+    Raises:
+        InputError: a baseline is damaged.
+    """
+    loaded = [baseline_file.load(path) for path in baseline_files.of_recipe(repository, name)]
+    current = [one for one in loaded if one.retired is None]
+    if not current:
+        return None
+    evidence = [baseline_file.read_evidence(paths.root), *_confirming(paths)]
+    order = list(Level)
+    matches = [(baseline_match.match(one, evidence[0]), one) for one in current]
+    # the most alike platform judges; where none is comparable, the first says why
+    match, baseline = min(
+        matches, key=lambda pair: (not pair[0].comparable, order.index(pair[0].level))
+    )
+    recipes = {path.parent for path in repository.baselines_dir.glob("*/*/*.json")}
+    options = Options(
+        budget=Budget(num_recipes=max(1, len(recipes))),
+        directions=baseline.directions,
+        priors=pooled_priors([repository.baselines_dir], baseline),
+        with_advice=False,
+    )
+    last = max(int(curve.steps[-1]) for curve in baseline.curves.values())
+    if match.comparable and max_steps is not None and max_steps < last:
+        reason = f"it was to end at step {max_steps}, the runs of its baseline at {last}"
+        return _incomparable(reason, baseline, evidence, options)
+    return compare_evidence(baseline, evidence, options)
+
+
+def _confirming(paths: RunPaths) -> list[RunEvidence]:
+    places = [
+        paths.root.with_name(f"{paths.root.name}.confirm{number}") for number in range(1, MAX_LOOKS)
+    ]
+    return [baseline_file.read_evidence(place) for place in places
+            if RunPaths(place).metrics.exists()]  # fmt: skip
 
 
 def _incomparable(

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from evenkeel import atomic_file, run_record
-from evenkeel.convergence.verdict import Judgement, RunState, judge
+from evenkeel.convergence.verdict import Judgement, RunState, judge, with_comparison
 from evenkeel.crash_log import find_crash
+from evenkeel.errors import InputError
 from evenkeel.metrics import series
 from evenkeel.metrics.evaluation import CheckResult, evaluate_text
-from evenkeel.run_paths import RunPaths
+from evenkeel.run_paths import Repository, RunPaths
 
 SCHEMA_VERSION = 1
 LOG_TAIL_LINES = 20
@@ -21,12 +22,17 @@ MAX_LOG_BYTES = 4 << 20
 
 
 def judge_run(
-    paths: RunPaths, checks: Sequence[str], max_steps: int | None, damage: str = ""
+    paths: RunPaths,
+    checks: Sequence[str],
+    max_steps: int | None,
+    damage: str = "",
+    repository: Repository | None = None,
 ) -> Judgement:
     """Judge a run directory by its ``metrics.json`` (empty where absent), ``run.json`` and log.
 
     Args:
         damage: what was lost of its metrics when they were collected, in words.
+        repository: whose baselines it is compared with; default: the one it lies in, if any.
     """
     metrics = series.load(paths.metrics) if paths.metrics.exists() else {}
     attempts = run_record.read(paths.run_json)["attempts"]
@@ -39,7 +45,32 @@ def judge_run(
         last_words=_last_words(paths.run_log, last.get("log_offset", 0)) if exit_status else "",
         damage=damage,
     )
-    return judge(state, metrics, [evaluate_text(check, metrics) for check in checks])
+    judged = judge(state, metrics, [evaluate_text(check, metrics) for check in checks])
+    repository = repository or _around(paths)
+    if repository is None or not metrics:
+        return judged
+    return _compared(judged, paths, repository)
+
+
+def _around(paths: RunPaths) -> Repository | None:
+    try:
+        return Repository.around(paths.root)
+    except InputError:
+        return None
+
+
+def _compared(judged: Judgement, paths: RunPaths, repository: Repository) -> Judgement:
+    """With the comparison, where the recipe has a baseline."""
+    name = run_record.read(paths.run_json).get("recipe") or paths.name
+    if not any(repository.baselines_dir.glob(f"*/{name}/*.json")):
+        return judged
+    # numpy and scipy are loaded only where there is something to compare
+    from evenkeel.convergence import baseline_judgement
+
+    comparison = baseline_judgement.compare_run(
+        paths, str(name), repository, judged.state.max_steps
+    )
+    return judged if comparison is None else with_comparison(judged, comparison)
 
 
 def judge_metrics(path: Path, checks: Sequence[str], max_steps: int | None) -> Judgement:
@@ -75,6 +106,7 @@ def as_json(judgement: Judgement) -> dict[str, Any]:
         "max_steps": state.max_steps,
         "exit_status": state.exit_status,
         "checks": [_strict(check) for check in judgement.checks],
+        "comparison": judgement.comparison.to_json() if judgement.comparison else None,
     }
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from evenkeel.convergence import statistics
-from evenkeel.convergence.statistics import NOISE_DF, Array, Spread
+from evenkeel.convergence.statistics import NOISE_DF, UNIT, Array, Spread
 
 POWER = 0.8
 # the quantile of the noise that must still fall beyond the limit
-_QUANTILE = float(stats.t.ppf(POWER, NOISE_DF)) * float(np.sqrt((NOISE_DF - 2) / NOISE_DF))
+_QUANTILE = float(special.stdtrit(NOISE_DF, POWER)) * UNIT
 _CANDIDATES = (3, 5, 8, 12, 20, 30)
 
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from evenkeel.errors import EXIT_FINDING, EXIT_OK
 from evenkeel.metrics.evaluation import CheckResult, Outcome
 from evenkeel.run_record import TrainerExit
+
+if TYPE_CHECKING:
+    from evenkeel.convergence.results import Comparison
 
 
 class Verdict(StrEnum):
@@ -64,6 +68,8 @@ class Judgement:
     message: str
     state: RunState
     checks: tuple[CheckResult, ...] = ()
+    comparison: Comparison | None = None
+    """With the baseline, where there is one that may judge the run."""
 
 
 def first_non_finite_loss(
@@ -94,13 +100,30 @@ def judge(
     metrics: Mapping[str, Mapping[int, float]],
     checks: Sequence[CheckResult],
 ) -> Judgement:
-    """The verdict of a run that has no baseline.
+    """The verdict of a run without its baseline; ``with_comparison`` adds that.
 
     In this order: a non-finite loss, a trainer that died, a run cut short, checks that could not
     be read or failed, nothing to judge by, and only then ``PASS``.
     """
     verdict, message = _verdict(state, metrics, checks)
     return Judgement(verdict, message, state, tuple(checks))
+
+
+_OPEN = (Verdict.PASS, Verdict.NO_BASELINE)
+
+
+def with_comparison(judgement: Judgement, comparison: Comparison) -> Judgement:
+    """Let a baseline have its say where run and checks leave the verdict open.
+
+    Hand-written checks stay what they were: a failed one decides, and the comparison is shown
+    beside it.
+    """
+    if judgement.verdict not in _OPEN:
+        return replace(judgement, comparison=comparison)
+    message = comparison.message
+    if judgement.checks:
+        message = f"{message}; {judgement.message}"
+    return replace(judgement, verdict=comparison.verdict, message=message, comparison=comparison)
 
 
 def _verdict(

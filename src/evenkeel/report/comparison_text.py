@@ -42,6 +42,26 @@ def comparison_text(comparison: Comparison, name: str, *, everything: bool = Fal
     return buffer.getvalue()
 
 
+def render_evidence(console: Console, comparison: Comparison, everything: bool = False) -> None:
+    """Table, plots, messages and notes, without the verdict."""
+    offending = comparison.offending()
+    shown = list(comparison.results) if everything else offending
+    if shown:
+        console.print(results_table(shown))
+    plotted: set[str] = set()
+    for one in offending:
+        if one.picture and one.metric not in plotted and len(plotted) < _MAX_PLOTS:
+            plotted.add(one.metric)
+            console.print(f"{escape(one.metric)} (o the run, X out of the band ░ of the baseline)")
+            console.print("\n".join(plot(one.picture)), markup=False)
+    for one in offending:
+        console.print(f"  {escape(one.metric)} {one.summary}: {escape(one.message)}")
+    for note in comparison.notes:
+        console.print(f"  note: {escape(note)}")
+    for line in _coarse_lines(comparison):
+        console.print(f"  {escape(line)}")
+
+
 def results_table(results: Sequence[MetricResult]) -> Table:
     """Metric, summary, value, allowed interval, change, minimum detectable change, finding."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -104,22 +124,7 @@ def plot(picture: Picture, columns: int = _PLOT_COLUMNS, rows: int = _PLOT_ROWS)
 
 
 def _render(console: Console, comparison: Comparison, name: str, everything: bool) -> None:
-    offending = comparison.offending()
-    shown = list(comparison.results) if everything else offending
-    if shown:
-        console.print(results_table(shown))
-    plotted: set[str] = set()
-    for one in offending:
-        if one.picture and one.metric not in plotted and len(plotted) < _MAX_PLOTS:
-            plotted.add(one.metric)
-            console.print(f"{escape(one.metric)} (o the run, X out of the band ░ of the baseline)")
-            console.print("\n".join(plot(one.picture)), markup=False)
-    for one in offending:
-        console.print(f"  {escape(one.metric)} {one.summary}: {escape(one.message)}")
-    for note in comparison.notes:
-        console.print(f"  note: {escape(note)}")
-    for line in _coarse_lines(comparison):
-        console.print(f"  {escape(line)}")
+    render_evidence(console, comparison, everything)
     verdict = comparison.verdict
     console.print(
         f"[{verdict_style(verdict)}]{verdict.value}[/] {escape(name)}: {escape(comparison.message)}"

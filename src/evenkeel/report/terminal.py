@@ -72,6 +72,10 @@ def _render(console: Console, judgement: Judgement, name: str) -> None:
     for check in judgement.checks:
         if check.outcome not in (Outcome.PASSED, Outcome.FAILED):
             console.print(f"  {escape(check.message)}")
+    if judgement.comparison is not None:
+        from evenkeel.report.comparison_text import render_evidence
+
+        render_evidence(console, judgement.comparison)
     verdict = judgement.verdict
     console.print(
         f"[{verdict_style(verdict)}]{verdict.value}[/] {escape(name)}: {escape(judgement.message)}"
