@@ -1,4 +1,4 @@
-"""pytest as the comparator: one test per run and per check, with the verdicts of the command line.
+"""pytest as the comparator: a test per run, check and metric, with the verdicts of the CLI.
 
 Another repository gets the same with a ``conftest.py`` of one line and a test file of two::
 
@@ -6,22 +6,32 @@ Another repository gets the same with a ``conftest.py`` of one line and a test f
 
     def test_run(judged_run): judged_run.assert_good()
     def test_check(judged_check): judged_check.assert_good()
+    def test_metric(judged_metric): judged_metric.assert_good()
+
+``judged_metric`` compares with the recipe's baseline, or with the file that ``--baseline`` names.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from evenkeel.convergence import judgement as judgements
-from evenkeel.convergence.verdict import Judgement
+from evenkeel.convergence.verdict import Judgement, with_comparison
 from evenkeel.errors import InputError
 from evenkeel.metrics.evaluation import CheckResult
 from evenkeel.recipes import config_block, driver_checks
 from evenkeel.run_paths import RunPaths
+
+if TYPE_CHECKING:
+    from evenkeel.convergence.results import MetricResult
+
+_EVIDENCE = re.compile(r"\.(baseline/|confirm\d$)")
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,29 @@ class JudgedCheck:
         assert self.result.passed, self.result.message
 
 
+@dataclass(frozen=True)
+class JudgedMetric:
+    """One metric of a run, compared with the baseline: all of its summaries."""
+
+    results: tuple[MetricResult, ...]
+
+    def assert_good(self) -> None:
+        """Fail, with interval, baseline and a plot, unless the metric converges as it did.
+
+        Speed and memory are noted in the test's properties and never fail where there is a
+        convergence to judge.
+        """
+        from evenkeel.convergence.metric_kinds import Family
+
+        if self.results[0].family is not Family.CONVERGENCE:
+            return
+        bad = [one for one in self.results if one.verdict.exit_code != 0]
+        if bad:
+            from evenkeel.report.comparison_text import explanation
+
+            pytest.fail("\n".join(explanation(one) for one in bad), pytrace=False)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What to judge, and by what."""
     group = parser.getgroup("evenkeel", "convergence of training runs")
@@ -78,12 +111,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="judge by these checks instead of those of the driver; repeatable",
     )
     group.addoption(
+        "--baseline",
+        type=Path,
+        metavar="B.json",
+        help="compare with this baseline instead of the recipe's own",
+    )
+    group.addoption(
         "--max-steps", type=int, help="the step to reach (default: MAX_STEPS of the driver)"
     )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test per run for ``judged_run``, one per check for ``judged_check``."""
+    """Tests for ``judged_run``, ``judged_check`` and ``judged_metric``, from the runs given."""
     if "judged_run" in metafunc.fixturenames:
         runs = _judged_runs(metafunc.config)
         metafunc.parametrize("judged_run", runs, ids=[run.name for run in runs])
@@ -94,6 +133,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             for result in run.judgement.checks
         ]
         metafunc.parametrize("judged_check", checks)
+    if "judged_metric" in metafunc.fixturenames:
+        metrics = [
+            pytest.param(JudgedMetric(results), id=f"{run.name}: {results[0].metric}")
+            for run in _judged_runs(metafunc.config)
+            for results in _by_metric(run.judgement)
+        ]
+        metafunc.parametrize("judged_metric", metrics)
+
+
+def _by_metric(judgement: Judgement) -> list[tuple[MetricResult, ...]]:
+    if judgement.comparison is None:
+        return []
+    found: dict[str, list[MetricResult]] = {}
+    for result in judgement.comparison.results:
+        found.setdefault(result.metric, []).append(result)
+    return [tuple(results) for results in found.values()]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -104,6 +159,22 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.user_properties += [
             ("run", str(run.path)),
             ("verdict", run.judgement.verdict.value),
+        ]
+    metric = callspec.params.get("judged_metric") if callspec else None
+    if isinstance(metric, JudgedMetric):
+        item.user_properties += [
+            (f"{one.summary}.{key}", value)
+            for one in metric.results
+            for key, value in (
+                ("finding", one.label),
+                ("value", one.value),
+                ("low", one.low),
+                ("high", one.high),
+                ("baseline", one.baseline),
+                ("minimum_detectable_change", one.minimum_detectable_change),
+                ("p_value", one.p_value),
+            )
+            if value is not None
         ]
 
 
@@ -137,18 +208,25 @@ def _judged_runs(config: pytest.Config) -> list[JudgedRun]:
         raise pytest.UsageError(str(error)) from error
 
 
-def _terms(config: pytest.Config) -> tuple[tuple[str, ...], int | None]:
-    """The checks and the last step that the command line gives."""
-    return tuple(config.getoption("--check")), config.getoption("--max-steps")
+def _terms(config: pytest.Config) -> tuple[tuple[str, ...], int | None, Path | None]:
+    """The checks, the last step and the baseline that the command line gives."""
+    return (
+        tuple(config.getoption("--check")),
+        config.getoption("--max-steps"),
+        config.getoption("--baseline"),
+    )
 
 
 def _results_below(root: Path) -> list[Path]:
     found = {path.parent for name in ("run.json", "metrics.json") for path in root.rglob(name)}
-    return sorted(found)
+    # runs that confirm or make up a baseline are part of another judgement
+    return sorted(path for path in found if not _EVIDENCE.search(path.as_posix()))
 
 
 @cache
-def _judged(path: Path, checks: tuple[str, ...], max_steps: int | None) -> JudgedRun:
+def _judged(
+    path: Path, checks: tuple[str, ...], max_steps: int | None, baseline: Path | None
+) -> JudgedRun:
     """Judge once per session. A directory's driver, beside it, says what it does not get told."""
     if not path.exists():
         raise InputError("no such run", path=path, fix="name a results directory or a metrics.json")
@@ -158,5 +236,20 @@ def _judged(path: Path, checks: tuple[str, ...], max_steps: int | None) -> Judge
         checks = checks or tuple(driver_checks.read(driver))
         max_steps = config_block.read(driver).max_steps if max_steps is None else max_steps
     if path.is_file() and not RunPaths(directory).run_json.exists():
-        return JudgedRun(path, judgements.judge_metrics(path, checks, max_steps))
-    return JudgedRun(directory, judgements.judge_run(RunPaths(directory), checks, max_steps))
+        judged = JudgedRun(path, judgements.judge_metrics(path, checks, max_steps))
+    else:
+        judgement = judgements.judge_run(RunPaths(directory), checks, max_steps)
+        judged = JudgedRun(directory, judgement)
+    return judged if baseline is None else _compared(judged, baseline)
+
+
+def _compared(run: JudgedRun, baseline: Path) -> JudgedRun:
+    """Judged once more, with the baseline that the command line gives."""
+    from evenkeel.convergence import baseline_judgement
+    from evenkeel.convergence.baseline import read_evidence
+    from evenkeel.convergence.comparison import Options
+
+    comparison = baseline_judgement.compare_evidence(
+        baseline_judgement.read_baseline([baseline]), [read_evidence(run.path)], Options()
+    )
+    return replace(run, judgement=with_comparison(run.judgement, comparison))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evenkeel.pytest_plugin import JudgedCheck, JudgedRun
+from evenkeel.pytest_plugin import JudgedCheck, JudgedMetric, JudgedRun
 
 
 def test_run(judged_run: JudgedRun) -> None:
@@ -11,3 +11,7 @@ def test_run(judged_run: JudgedRun) -> None:
 
 def test_check(judged_check: JudgedCheck) -> None:
     judged_check.assert_good()
+
+
+def test_metric(judged_metric: JudgedMetric) -> None:
+    judged_metric.assert_good()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import simulated_runs
 
 from evenkeel import run_record
 from evenkeel.cli.main import main
@@ -84,6 +85,28 @@ def test_a_bare_file_is_judged_by_the_checks_given(tmp_path: Path, compare: Comp
     assert compare("--run", path, "--check", 'data["train/loss"]["1"] < 9')[0] == 0
     status, out = compare("--run", path)
     assert (status, "NO_BASELINE" in out) == (1, True)
+
+
+def test_each_metric_is_compared_with_the_baseline(
+    tmp_path: Path, pytester: pytest.Pytester, compare: Compare
+) -> None:
+    for seed in range(5):
+        series.save(tmp_path / f"m{seed}.json", simulated_runs.run(seed))
+    runs = [str(tmp_path / f"m{seed}.json") for seed in range(5)]
+    baseline = tmp_path / "B.json"
+    assert main(["baseline", "record", "--from", *runs, "--output", str(baseline)]) == 0
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    series.save(good, simulated_runs.run(77))
+    series.save(bad, simulated_runs.run(77, change=simulated_runs.scale(1.2)))
+    junit = tmp_path / "junit.xml"
+    status, out = compare("--run", good, "--baseline", baseline, f"--junitxml={junit}")
+    assert (status, "2 passed" in out) == (0, True)
+    assert 'name="final.minimum_detectable_change"' in junit.read_text()
+    status, out = compare("--run", bad, "--baseline", baseline)
+    assert (status, "2 failed" in out) == (1, True)
+    assert "out of the band from step 1" in out
+    assert "train/loss final: REGRESSED" in out
+    assert "░" in out
 
 
 def test_what_cannot_be_read_is_a_usage_error(tmp_path: Path, compare: Compare) -> None:

@@ -85,6 +85,20 @@ def results_table(results: Sequence[MetricResult]) -> Table:
     return table
 
 
+def explanation(one: MetricResult) -> str:
+    """One result in full, for a failed test: message, baseline, what it would find, a plot."""
+    detectable = percent(one.minimum_detectable_change, sign=False)
+    lines = [f"{one.metric} {one.summary}: {one.label}: {one.message}"]
+    if one.baseline is not None:
+        lines.append(
+            f"baseline mean {number(one.baseline)}, passes from {number(one.low)} to"
+            f" {number(one.high)}; changes from {detectable} are found"
+        )
+    if one.picture is not None:
+        lines += plot(one.picture)
+    return "\n".join(lines)
+
+
 def percent(value: float | None, *, sign: bool = True) -> str:
     """A relative change; a dash where there is none."""
     if value is None or not math.isfinite(value):
