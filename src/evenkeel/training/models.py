@@ -150,14 +150,40 @@ def build_on_meta(config: PretrainedConfig) -> PreTrainedModel:
     return trained
 
 
-def _model_class(config: PretrainedConfig) -> Any:
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL,
-    )
+def sees_images(config: PretrainedConfig) -> bool:
+    """Whether it is the architecture of a vision-language model."""
+    return getattr(config, "vision_config", None) is not None
 
-    name = CAUSAL.get(config.model_type)
+
+def image_token_id(config: PretrainedConfig) -> int:
+    """The token whose embedding is replaced by a feature of an image."""
+    return int(getattr(config, image_token_key(config)))
+
+
+def image_token_key(config: PretrainedConfig) -> str:
+    """What the configuration calls ``image_token_id``.
+
+    Raises:
+        InputError: it has no such key.
+    """
+    keys = config.to_dict()
+    for name in ("image_token_id", "image_token_index"):
+        if keys.get(name) is not None:
+            return name
+    raise InputError(f"the configuration of {config.model_type!r} says nothing of an image token")
+
+
+def _model_class(config: PretrainedConfig) -> Any:
+    from transformers.models.auto import modeling_auto
+
+    if sees_images(config):
+        name = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(config.model_type)
+        kind = "vision-language"
+    else:
+        name = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+        kind = "causal language"
     if name is None:
-        raise InputError(f"{config.model_type!r} is not a causal language model of transformers")
+        raise InputError(f"{config.model_type!r} is not a {kind} model of transformers")
     import transformers
 
     return getattr(transformers, name)
@@ -204,11 +230,38 @@ def _unreadable(source: str, error: Exception) -> MachineError:
 
 
 def transformer_blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """(name, module) of the layers that repeat: what is sharded and recomputed as one unit."""
-    names = set(getattr(model, "_no_split_modules", None) or ())
-    for name, module in model.named_modules():
-        if type(module).__name__ in names:
-            yield name, module
+    """(name, module) of the layers that repeat: what is sharded and recomputed as one unit.
+
+    A vision-language model has two stacks of them. Of the modules that transformers keeps whole,
+    some are parts of a layer and some stand alone, such as an embedding of patches; the layer is
+    the element of the list that they lie in.
+    """
+    kept = set(getattr(model, "_no_split_modules", None) or ())
+    modules = dict(model.named_modules())
+    found: dict[str, nn.Module] = {}
+    for name, module in modules.items():
+        if type(module).__name__ not in kept:
+            continue
+        while name and not isinstance(modules[name.rpartition(".")[0]], nn.ModuleList):
+            name = name.rpartition(".")[0]
+        if name:
+            found[name] = modules[name]
+    yield from found.items()
+
+
+def text_blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Those of the language model: of all layers, the ones beside the token embedding."""
+    prefix = text_prefix(model)
+    for name, block in transformer_blocks(model):
+        if name.startswith(prefix):
+            yield name, block
+
+
+def text_prefix(model: nn.Module) -> str:
+    """Where the language model's modules lie, such as ``model.`` or ``model.language_model.``."""
+    embedding = model.get_input_embeddings()  # type: ignore[operator]
+    path: str = next(name for name, module in model.named_modules() if module is embedding)
+    return path.rpartition(".")[0] + "."
 
 
 def num_parameters(model: nn.Module) -> int:

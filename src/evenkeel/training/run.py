@@ -23,7 +23,7 @@ from evenkeel.recipes import config
 from evenkeel.recipes.schema import Algorithm, Backend, Policy
 from evenkeel.run_paths import RunPaths
 from evenkeel.run_record import TrainerExit
-from evenkeel.training import failures, models, provenance, stopping
+from evenkeel.training import failures, models, provenance, stopping, vision_model
 from evenkeel.training.algorithms import registry
 from evenkeel.training.algorithms.interface import Ingredients
 from evenkeel.training.backends import interface
@@ -178,6 +178,7 @@ def set_up(
     tokenizer = load_tokenizer(recipe)
     model_config = models.load_config(recipe.policy)
     models.check_vocabulary(model_config, tokenizer)
+    vision_model.check_recipe(recipe, model_config)
     backend = _backend(resolved, model_config, world)
     algorithm = registry.build(
         Ingredients(

@@ -29,7 +29,8 @@ class StepMeter:
         """Look up the device's peak; where there is none, ``train/mfu`` is not reported."""
         self._device = world.device
         peak = None
-        if world.device.type == "cuda":
+        # the formula counts tokens, and a vision tower works on patches
+        if world.device.type == "cuda" and not models.sees_images(config):
             name = torch.cuda.get_device_name(world.device)
             peak = peak_flops(name, recipe.policy.precision)
         flops = 0.0 if peak is None else _flops_per_token(recipe, config)

@@ -10,7 +10,6 @@ from evenkeel.recipes.schema import Precision
 _SECTIONS = {
     "lora": "low-rank updates",
     "moe": "options of a mixture of experts",
-    "vision": "vision-language models",
 }
 
 

@@ -26,7 +26,6 @@ def test_what_is_built_passes(path: Path) -> None:
         ("policy:\n  precision: fp8\n", 2, "policy.precision is fp8"),
         ("policy:\n  lora: {rank: 8}\n", 2, "policy.lora asks for low-rank updates"),
         ("policy:\n  moe: {}\n", 2, "policy.moe asks for options of a mixture of experts"),
-        ("policy:\n  vision: {}\n", 2, "policy.vision asks for vision-language models"),
     ],
 )
 def test_what_would_be_ignored_is_refused(path: Path, text: str, line: int, message: str) -> None:

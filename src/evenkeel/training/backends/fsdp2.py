@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from evenkeel.errors import InputError
 from evenkeel.recipes.schema import Parallel, Policy, Precision, Recipe
-from evenkeel.training import models
+from evenkeel.training import models, vision_model
 from evenkeel.training.attention import block_diagonal_causal_mask
 from evenkeel.training.backends import tensor_parallel, torch_state
 from evenkeel.training.backends.gradient_norm import clip_to_norm, global_norm
@@ -66,11 +66,13 @@ class Fsdp2Backend(Backend):
     def _build(self, recipe: Recipe, config: PretrainedConfig) -> PreTrainedModel:
         if self.mesh.size() == 1:
             model = models.build(recipe, config)
+            vision_model.freeze(model, recipe.policy.vision)
             nn.Module.to(model, self.device)
             shard(model, self.mesh, recipe.policy)
             return model
         whole = models.build(recipe, config) if self._is_main else None
         model = models.build_on_meta(config)
+        vision_model.freeze(model, recipe.policy.vision)
         shard(model, self.mesh, recipe.policy)
         model.to_empty(device=self.device)
         torch_state.spread_weights(whole, model, self.device)
@@ -109,7 +111,9 @@ class Fsdp2Backend(Backend):
         seq = batch.input_ids.shape[1]
         extra = -seq % self._row_multiple
         input_ids = nn.functional.pad(batch.input_ids, (0, extra))
-        inputs: dict[str, Any] = {}
+        inputs: dict[str, Any] = {
+            **vision_model.forward_inputs(self.model, input_ids, batch.images)
+        }
         if batch.segment_ids is not None:
             segment_ids = nn.functional.pad(batch.segment_ids, (0, extra), value=-1)
             inputs["attention_mask"] = block_diagonal_causal_mask(segment_ids)
@@ -258,4 +262,8 @@ def _moved(batch: MicroBatch, device: torch.device) -> MicroBatch:
     }
     # what came from an earlier pass of the model is on the device already
     extras = {name: value.to(device, non_blocking=True) for name, value in batch.extras.items()}
-    return replace(batch, **tensors, extras=extras)
+    images = {
+        name: value.pin_memory().to(device, non_blocking=True)
+        for name, value in batch.images.items()
+    }
+    return replace(batch, **tensors, extras=extras, images=images)

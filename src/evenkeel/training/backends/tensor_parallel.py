@@ -23,7 +23,7 @@ from torch.distributed.tensor.parallel import (
 )
 
 from evenkeel.errors import InputError
-from evenkeel.training.models import transformer_blocks
+from evenkeel.training.models import text_blocks, text_prefix
 
 SEQUENCE_DIM = 1
 HEADS_DIM = 2
@@ -65,7 +65,7 @@ def parallelize(model: nn.Module, mesh: DeviceMesh, sequence_parallel: bool) -> 
     """Replace the split weights of ``model`` by DTensors on ``mesh``, in place.
 
     Norms without sequence parallelism stay plain tensors: every rank computes the same gradient
-    for them.
+    for them. So does the vision tower of a vision-language model: only its language model is split.
 
     Raises:
         InputError: a layer has a linear module that the plan does not know.
@@ -73,7 +73,7 @@ def parallelize(model: nn.Module, mesh: DeviceMesh, sequence_parallel: bool) -> 
     tied = _output_embedding(model) is not None and (
         _output_embedding(model).weight is _input_embedding(model).weight  # type: ignore[union-attr]
     )
-    for name, block in transformer_blocks(model):
+    for name, block in text_blocks(model):
         parallelize_module(block, mesh, _block_plan(name, block, sequence_parallel))
     for path, style in _ends_plan(model, sequence_parallel).items():
         parallelize_module(model, mesh, {path: style})
@@ -122,11 +122,11 @@ def _ends_plan(model: nn.Module, sequence_parallel: bool) -> dict[str, ParallelS
         input_layouts=Replicate(), output_layouts=Replicate()
     )
     if sequence_parallel:
-        first = next(name for name, _ in transformer_blocks(model))
+        first = next(name for name, _ in text_blocks(model))
         plan[first] = PrepareModuleInput(
             input_layouts=(Replicate(),), desired_input_layouts=(outer,), use_local_output=True
         )
-        plan[f"{first.partition('.')[0]}.norm"] = SequenceParallel(use_local_output=True)
+        plan[f"{text_prefix(model)}norm"] = SequenceParallel(use_local_output=True)
     if head is not None:
         plan[paths[id(head)]] = ColwiseParallel(input_layouts=outer, output_layouts=Replicate())
     return plan

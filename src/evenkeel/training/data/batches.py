@@ -17,7 +17,7 @@ from evenkeel.errors import InputError
 from evenkeel.training.data.chat_mask import Sample
 from evenkeel.training.data.order import order_of
 from evenkeel.training.data.packing import by_token_budget, first_fit_decreasing
-from evenkeel.training.data.samples import Samples, open_dataset
+from evenkeel.training.data.samples import Samples, blank_of, open_dataset
 
 __all__ = ["BatchSource", "MicroBatch", "Sample", "Samples", "open_dataset"]
 
@@ -49,6 +49,10 @@ class MicroBatch:
     """Per row, the samples in it by their index in the set, left to right."""
     extras: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """What an algorithm attaches for its loss, first dimension the rows: (batch, seq), (batch,)."""
+    images: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Arguments of a vision-language model, such as ``pixel_values``: the images of all rows, row
+    by row and left to right, one after the other in the first dimension. Where no sample of the
+    rows has one, a further row holds a blank image and trains nothing."""
 
 
 class BatchSource:
@@ -119,6 +123,7 @@ class BatchSource:
         self._global_batch_size, self._micro_batch_size = global_batch_size, micro_batch_size
         self._dp_rank, self._dp_size = dp_rank, dp_size
         self._max_length, self._pad_id, self._pack = max_length, pad_id, pack
+        self._blank = blank_of(samples)
 
     @property
     def num_batches(self) -> int:
@@ -183,13 +188,18 @@ class BatchSource:
 
     def _width(self, row: tuple[int, ...]) -> int:
         """Positions of a row, with its share of padding."""
-        filled = sum(self._num_positions(self._samples[index]) for index in row)
+        return self._width_of([self._samples[index] for index in row])
+
+    def _width_of(self, members: Sequence[Sample]) -> int:
+        filled = sum(map(self._num_positions, members))
         return max(1, min(-(-filled // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self._max_length))
 
     def _micro_batch(self, rows: Sequence[tuple[int, ...]]) -> MicroBatch:
         samples = [[self._samples[index] for index in row] for row in rows]
-        width = max(map(self._width, rows))
-        shape = (len(rows), width)
+        images = [image for members in samples for sample in members for image in sample.images]
+        blank = self._blank if not images else None
+        width = max(map(self._width_of, [*samples, [blank] if blank else []]))
+        shape = (len(rows) + bool(blank), width)
         input_ids = np.full(shape, self._pad_id, dtype=np.int64)
         labels = np.full(shape, NOT_TRAINED, dtype=np.int64)
         segment_ids = np.zeros(shape, dtype=np.int64)
@@ -209,6 +219,11 @@ class BatchSource:
             if not members:
                 segment_ids[row, 0] = 1
             position_ids[row, start:] -= start
+        if blank:
+            images = list(blank.images)
+            num_positions = self._num_positions(blank)
+            input_ids[-1, :num_positions] = blank.input_ids[:num_positions]
+            segment_ids[-1, 0] = 1
         return MicroBatch(
             input_ids=torch.from_numpy(input_ids),
             labels=torch.from_numpy(labels),
@@ -216,5 +231,12 @@ class BatchSource:
             attention_mask=torch.from_numpy((segment_ids > 0).astype(np.int64)),
             segment_ids=torch.from_numpy(segment_ids) if self._pack else None,
             num_trained_tokens=int((labels != NOT_TRAINED).sum()),
-            sample_indices=tuple(rows),
+            sample_indices=tuple([*rows, ()] if blank else rows),
+            images=joined(images),
         )
+
+
+def joined(images: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The arguments of several images as those of all of them."""
+    names = images[0] if images else ()
+    return {name: torch.cat([image[name] for image in images]) for name in names}

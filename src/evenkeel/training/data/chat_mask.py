@@ -20,6 +20,7 @@ from evenkeel.training.data.records import Chat, Preference, Record, Text
 from evenkeel.training.data.tokenizers import byte_chat, is_byte_chat
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 _MEND = (
@@ -34,10 +35,20 @@ class Sample:
 
     input_ids: list[int]
     loss_mask: list[int]
+    images: tuple[Mapping[str, Tensor], ...] = ()
+    """Per image, what the model takes in beside the tokens (``ImageInputs``)."""
+
+    @property
+    def num_numbers(self) -> int:
+        """That it holds in memory."""
+        pixels = (tensor.numel() for image in self.images for tensor in image.values())
+        return len(self.input_ids) + sum(pixels)
 
 
 class Encoder:
     """Turns records into samples with one tokenizer."""
+
+    sees_images = False
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
@@ -57,6 +68,12 @@ class Encoder:
             return Sample(ids, [1] * len(ids))
         if isinstance(record, Preference):
             return self(record.chosen)
+        if record.images and not self.sees_images:
+            raise InputError(
+                "the chat has images, and the model is trained on text alone",
+                path=record.place,
+                fix="set policy.vision={} and name a vision-language model",
+            )
         if not any(message["role"] == "assistant" for message in record.messages):
             raise InputError(
                 "the chat has no assistant turn, so there is nothing to train on",

@@ -7,6 +7,7 @@ from typing import Any
 
 from evenkeel.errors import InputError
 from evenkeel.recipes.schema import Data
+from evenkeel.training.data.image_fields import with_images
 from evenkeel.training.data.records import Columns, Record, Records, record_from
 from evenkeel.training.data.subset import held_out, limited
 
@@ -70,7 +71,8 @@ class Rows:
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> Record:
-        return record_from(self._dataset[index], self._columns, f"{self.place} row {index + 1}")
+        fields, place = self._dataset[index], f"{self.place} row {index + 1}"
+        return with_images(record_from(fields, self._columns, place), fields, None, place)
 
 
 def _load(path: str, split: str, config: str | None) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from evenkeel.errors import InputError
 from evenkeel.recipes.schema import Data
+from evenkeel.training.data.image_fields import with_images
 from evenkeel.training.data.records import Columns, Record, Records, record_from
 from evenkeel.training.data.subset import held_out, limited
 
@@ -30,6 +31,9 @@ def open_records(
     rejected: str = "rejected",
 ) -> Records:
     """The lines of ``data.train_path`` or ``data.val_path``.
+
+    Images stand in the fields ``images`` or ``image``, or in parts of a message's content; their
+    paths are relative to the file.
 
     Args:
         data: without ``val_path``, a tenth of the training file is held out for validation.
@@ -111,4 +115,6 @@ class JsonLines(Sequence[Record]):
                 path=self._path,
                 line=number,
             ) from error
-        return record_from(fields, self._columns, f"{self._path}:{number}")
+        place = f"{self._path}:{number}"
+        record = record_from(fields, self._columns, place)
+        return with_images(record, fields, self._path.parent, place)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from evenkeel.errors import InputError, did_you_mean
+from evenkeel.training.data.images import ImageSource
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -21,6 +22,8 @@ class Chat:
     """The final answer, where one is known; what a verifier compares with."""
     place: str | None = None
     """Where it came from, ``file:line``, for messages."""
+    images: tuple[ImageSource, ...] = ()
+    """In the order of the parts ``{"type": "image"}`` of the messages' contents."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,8 @@ def _messages(
             )
         if isinstance(message.get("content"), str):
             _encodable(message["content"], place)
+        elif isinstance(message.get("content"), (list, tuple)):
+            pass  # parts, which ``with_images`` judges
         elif not message.get("tool_calls"):
             content = _kind(message.get("content"))
             raise _wrong(place, f"the content of {which} is not text but {content}", columns)

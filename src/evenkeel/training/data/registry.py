@@ -18,6 +18,8 @@ DATASETS = {
     "arithmetic": "evenkeel.training.data.arithmetic",
     "arithmetic_pairs": "evenkeel.training.data.arithmetic_pairs",
     "english_text": "evenkeel.training.data.english_text",
+    "digits": "evenkeel.training.data.digits",
+    "shapes": "evenkeel.training.data.shapes",
     "jsonl": "evenkeel.training.data.jsonl",
     "huggingface": "evenkeel.training.data.huggingface",
     "blend": "evenkeel.training.data.blend",

@@ -15,12 +15,13 @@ from evenkeel.recipes.schema import Recipe
 from evenkeel.training.data.chat_mask import Encoder, Sample
 from evenkeel.training.data.records import Blend, Chat, Records, Text, TextStream, Verifiable
 from evenkeel.training.data.registry import open_records
+from evenkeel.training.data.vision_chat import VisionEncoder, build_encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CACHE_TOKENS = 1 << 22
-"""Samples are kept encoded up to this many tokens (some 100 MB at most)."""
+"""Samples are kept encoded up to this many tokens and pixel values (some 100 MB at most)."""
 
 
 class Samples(Protocol):
@@ -39,6 +40,8 @@ class EncodedRecords:
         self._encoder = encoder
         self._cache: dict[int, Sample] = {}
         self._room = CACHE_TOKENS
+        self.blank = encoder.blank() if isinstance(encoder, VisionEncoder) else None
+        """An image of which nothing is trained, for micro-batches without any."""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -47,8 +50,8 @@ class EncodedRecords:
         sample = self._cache.get(index)
         if sample is None:
             sample = self._encoder(self.records[index])
-            if len(sample.input_ids) <= self._room:
-                self._room -= len(sample.input_ids)
+            if sample.num_numbers <= self._room:
+                self._room -= sample.num_numbers
                 self._cache[index] = sample
         return sample
 
@@ -119,6 +122,7 @@ class BlendedSamples:
         self._parts = [samples for samples, _ in parts]
         self.weights = [weight for _, weight in parts]
         self.sizes = [len(samples) for samples in self._parts]
+        self.blank = next((found for part in self._parts if (found := blank_of(part))), None)
         self._ends = list(accumulate(self.sizes))
 
     def __len__(self) -> int:
@@ -127,6 +131,12 @@ class BlendedSamples:
     def __getitem__(self, index: int) -> Sample:
         part = bisect_right(self._ends, index)
         return self._parts[part][index - self._ends[part] + self.sizes[part]]
+
+
+def blank_of(samples: Samples) -> Sample | None:
+    """The set's stand-in image; None where the model sees no images."""
+    blank: Sample | None = getattr(samples, "blank", None)
+    return blank
 
 
 def open_dataset(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, split: str) -> Samples:
@@ -141,7 +151,7 @@ def open_dataset(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, split: str)
         InputError: unknown set, wrong option, unreadable file, or fewer samples than asked for.
     """
     records = open_records(recipe.data, split)
-    encoder = Encoder(tokenizer)
+    encoder = build_encoder(recipe, tokenizer)
     length = recipe.policy.max_total_sequence_length
     if isinstance(records, Blend):
         parts = [(_encoded(part.records, encoder, length), part.weight) for part in records.parts]

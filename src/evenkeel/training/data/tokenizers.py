@@ -30,7 +30,12 @@ embedding and output matrix split evenly over up to 16 tensor-parallel ranks."""
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %}"
-    "{{ '<|im_start|><|' + message['role'] + '|>' + message['content'] + '<|im_end|>' }}"
+    "{{ '<|im_start|><|' + message['role'] + '|>' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{{ '<|image|>' if part['type'] == 'image' else part['text'] }}"
+    "{% endfor %}{% endif %}"
+    "{{ '<|im_end|>' }}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|><|assistant|>' }}{% endif %}"
 )
