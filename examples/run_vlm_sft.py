@@ -1,4 +1,4 @@
-"""Supervised fine-tuning of one vision-language recipe: ``run_vlm_sft.py --config FILE [key=value ...]``."""
+"""Supervised fine-tuning of a vision-language recipe: ``run_vlm_sft.py --config FILE``."""
 
 import sys
 

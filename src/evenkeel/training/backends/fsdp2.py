@@ -133,6 +133,11 @@ class Fsdp2Backend(Backend):
         """See ``Backend``."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+            for weight in group["params"]:
+                if weight.grad is None:
+                    # not used by this batch, such as an expert without tokens or the last layers
+                    # of a vision tower: its moments belong into a checkpoint all the same
+                    weight.grad = torch.zeros_like(weight)
         self.optimizer.step()
         self.optimizer.zero_grad()
 

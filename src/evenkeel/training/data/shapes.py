@@ -199,9 +199,9 @@ def open_records(
     """
     if side not in ROWS or side is True:
         raise InputError(f"data.options.side is {side!r}; it must be 2 or 3")
-    if not isinstance(cell_size, int) or not 6 <= cell_size <= 512:
+    if not isinstance(cell_size, int) or not 8 <= cell_size <= 512:
         raise InputError(
-            f"data.options.cell_size is {cell_size!r}; it must be 6 to 512 pixels, "
+            f"data.options.cell_size is {cell_size!r}; it must be 8 to 512 pixels, "
             "so that shapes can be told apart"
         )
     num_validation = round(num_scenes(side) * VALIDATION_SHARE)
