@@ -105,10 +105,13 @@ class Grpo(TrainLoop):
     """Prompts that a step samples answers for."""
     num_generations_per_prompt: int = shapes_curve(16, Bounds(minimum=2))
     """Answers per prompt; their mean reward is the baseline."""
+    num_inner_epochs: int = shapes_curve(1, AT_LEAST_1)
+    """How often a step's answers are trained, in optimizer steps of
+    ``policy.train_global_batch_size`` answers."""
     max_rollout_turns: int = shapes_curve(1, AT_LEAST_1)
     """Turns of a conversation with the environment."""
-    reward: str = shapes_curve("exact_match")
-    """The verifier that scores an answer."""
+    rewards: dict[str, Any] = shapes_curve({"exact_match": 1.0})
+    """Verifiers that score an answer, by name, and the weights of their sum."""
     normalize_rewards: bool = shapes_curve(True)
     """Advantages are divided by the group's standard deviation."""
     use_leave_one_out_baseline: bool = shapes_curve(True)
@@ -116,6 +119,8 @@ class Grpo(TrainLoop):
     use_dynamic_sampling: bool = shapes_curve(False)
     """Groups whose answers all score alike are replaced by others (Yu et al. 2025,
     arXiv:2503.14476)."""
+    max_dynamic_sampling_rounds: int = shapes_curve(10, AT_LEAST_1)
+    """Rounds of ``num_prompts_per_step`` prompts after which a step makes do with what it has."""
     overlong_filtering: bool = shapes_curve(False)
     """Answers that were cut at the length limit do not train."""
     reference_policy_kl_penalty: float = shapes_curve(0.01, AT_LEAST_0)
@@ -131,6 +136,8 @@ class Grpo(TrainLoop):
     """Mean over all tokens of a batch; off: over each answer's tokens first."""
     use_importance_sampling_correction: bool = shapes_curve(False)
     """Weigh tokens by the ratio of the trainer's to the generator's probability."""
+    importance_sampling_truncation: float | None = shapes_curve(None, POSITIVE)
+    """Such weights count up to this; absent: in full."""
 
 
 class KlType(StrEnum):

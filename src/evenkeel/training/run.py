@@ -186,6 +186,7 @@ def set_up(
             backend,
             tokenizer,
             second_model=partial(_second_model, resolved, world=world),
+            is_main=world.is_main,
             say=say,
         )
     )

@@ -38,6 +38,8 @@ class Ingredients:
     second_model: Callable[[Policy], Backend]
     """Another model on the same ranks (a reference, a teacher), with the weights that this policy
     section starts from; never trained unless the algorithm does so."""
+    is_main: bool
+    """Whether this rank writes what is written once."""
     say: Callable[[str], None]
     """Tell a person, once for all ranks."""
 

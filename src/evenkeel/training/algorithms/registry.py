@@ -12,6 +12,7 @@ MODULES = {
     Algorithm.PRETRAIN: "pretrain",
     Algorithm.SFT: "sft",
     Algorithm.DPO: "dpo",
+    Algorithm.GRPO: "grpo",
 }
 """Algorithm → module of this package; its ``build(ingredients)`` makes the algorithm."""
 

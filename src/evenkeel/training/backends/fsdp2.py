@@ -8,6 +8,7 @@ fp32.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,12 @@ from evenkeel.recipes.schema import Parallel, Policy, Precision, Recipe
 from evenkeel.training import models, vision_model
 from evenkeel.training.attention import block_diagonal_causal_mask
 from evenkeel.training.backends import tensor_parallel, torch_state
+from evenkeel.training.backends.decoding import (
+    CachingDecoder,
+    Decoder,
+    RecomputingDecoder,
+    last_logits_by,
+)
 from evenkeel.training.backends.gradient_norm import clip_to_norm, global_norm
 from evenkeel.training.backends.interface import (
     Backend,
@@ -120,6 +127,16 @@ class Fsdp2Backend(Backend):
             inputs["position_ids"] = nn.functional.pad(batch.position_ids, (0, extra))
         logits: Tensor = self.model(input_ids=input_ids, use_cache=False, **inputs).logits
         return ModelOutput(logits[:, :seq])
+
+    @contextmanager
+    def decoder(self) -> Iterator[Decoder]:
+        """See ``Backend``: weights are gathered once for all tokens, over data-parallel ranks."""
+        self.model.train(False)
+        with torch.no_grad(), gathered(self.model):
+            if self._row_multiple > 1:  # one token cannot be shared out along the sequence
+                yield RecomputingDecoder(partial(last_logits_by, self.read))
+            else:
+                yield CachingDecoder(self.model, self.device)
 
     def clip_gradients(self, max_norm: float) -> Tensor:
         """See ``Backend``."""
@@ -234,6 +251,21 @@ def shard(model: PreTrainedModel, mesh: DeviceMesh, policy: Policy) -> None:
     for block in blocks:
         fully_shard(block, mesh=mesh["dp"], mp_policy=precision)
     fully_shard(cast(nn.Module, model), mesh=mesh["dp"], mp_policy=precision)
+
+
+@contextmanager
+def gathered(model: nn.Module) -> Iterator[None]:
+    """Hold all weights of this rank's tensor-parallel share, so that no forward pass gathers."""
+    units = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for unit in units:
+        unit.set_reshard_after_forward(False, recurse=False)
+        unit.unshard()
+    try:
+        yield
+    finally:
+        for unit in units:
+            unit.reshard()
+            unit.set_reshard_after_forward(unit is not model, recurse=False)
 
 
 def finish_pending_sums(model: nn.Module) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -18,6 +20,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own name for it
 from torch import Tensor
 
+from evenkeel.training.backends.decoding import Decoder, RecomputingDecoder, last_logits_by
 from evenkeel.training.data.batches import MicroBatch
 
 IGNORED_LABEL = -100
@@ -121,6 +124,14 @@ class Backend(ABC):
         for measured in self.read(micro_batches, measure):
             add_sums(sums, measured)
         return sums
+
+    @contextmanager
+    def decoder(self) -> Iterator[Decoder]:
+        """The model for one generation, in evaluation mode; every rank enters and leaves.
+
+        Inside, data-parallel ranks may decode different numbers of tokens.
+        """
+        yield RecomputingDecoder(partial(last_logits_by, self.read))
 
     @abstractmethod
     def clip_gradients(self, max_norm: float) -> Tensor:

@@ -108,7 +108,8 @@ def record_from(fields: Any, columns: Columns, place: str) -> Record:
 
     Args:
         fields: ``chosen`` and ``rejected`` (two answers to ``prompt``, or two whole chats),
-            ``messages`` (a chat), ``prompt`` and ``response`` (one exchange), or ``text``.
+            ``messages`` (a chat), ``prompt`` and ``response`` (one exchange), ``prompt`` and
+            ``answer`` (a task for reinforcement learning), or ``text``.
         columns: what these are called here.
         place: for messages, such as ``train.jsonl:12``.
 
@@ -128,6 +129,9 @@ def record_from(fields: Any, columns: Columns, place: str) -> Record:
         for role, key in (("user", columns.prompt), ("assistant", columns.response)):
             turns.append({"role": role, "content": _string(fields, key, columns, place)})
         return Chat(tuple(turns), _answer(fields, place), place)
+    if columns.prompt in fields and _answer(fields, place) is not None:
+        question = {"role": "user", "content": _string(fields, columns.prompt, columns, place)}
+        return Chat((question,), _answer(fields, place), place)
     if columns.text in fields:
         return Text(_string(fields, columns.text, columns, place), place)
     found = ", ".join(map(repr, fields)) or "none"

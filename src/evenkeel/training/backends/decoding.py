@@ -1,0 +1,92 @@
+"""One token after the other: the model as a function from tokens to the next token's logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from evenkeel.training.data.batches import LENGTH_MULTIPLE, NOT_TRAINED, MicroBatch
+
+
+class Decoder(Protocol):
+    """Rows of one generation, padded on the left."""
+
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(batch, vocabulary), fp32: logits of the token that follows.
+
+        Args:
+            input_ids: (batch, new) tokens that were not given before.
+            attention_mask: (batch, all so far), 1 on tokens, 0 on padding.
+        """
+        ...
+
+
+class CachingDecoder:
+    """Keeps every layer's keys and values, so that a token costs one token's work."""
+
+    def __init__(self, model: Callable[..., Any], device: torch.device) -> None:
+        from transformers import DynamicCache
+
+        self._model, self._device = model, device
+        self._cache = DynamicCache()
+
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """See ``Decoder``."""
+        mask = attention_mask.to(self._device)
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
+        output = self._model(
+            input_ids=input_ids.to(self._device),
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: Tensor = output.logits[:, -1].float()
+        return logits
+
+
+class RecomputingDecoder:
+    """Runs the whole rows again for each token: slow, and right wherever a model can be read."""
+
+    def __init__(self, last_logits: Callable[[MicroBatch], Tensor]) -> None:
+        self._last_logits = last_logits
+        self._ids = torch.empty(0, 0, dtype=torch.int64)
+
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """See ``Decoder``."""
+        new = input_ids.cpu()
+        self._ids = torch.cat([self._ids, new], dim=1) if self._ids.numel() else new
+        return self._last_logits(left_padded_rows(self._ids, attention_mask.cpu()))
+
+
+def left_padded_rows(ids: Tensor, mask: Tensor) -> MicroBatch:
+    """Rows as packed ones whose first segment, the padding, nobody looks at.
+
+    Args:
+        ids: (batch, seq).
+        mask: (batch, seq), 1 on tokens.
+    """
+    extra = -ids.shape[1] % LENGTH_MULTIPLE  # on the left, so that the last position stays last
+    ids, mask = pad(ids, (extra, 0)), pad(mask, (extra, 0))
+    return MicroBatch(
+        input_ids=ids,
+        labels=torch.full_like(ids, NOT_TRAINED),
+        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+        attention_mask=mask,
+        segment_ids=mask,
+        num_trained_tokens=0,
+        sample_indices=tuple(() for _ in ids),
+    )
+
+
+def last_logits_by(
+    read: Callable[[Sequence[MicroBatch], Any], list[dict[str, Tensor]]], batch: MicroBatch
+) -> Tensor:
+    """(batch, vocabulary): by ``Backend.read``; log probabilities are logits of their own."""
+    (found,) = read([batch], lambda output, _: {"last": output.log_probs()[:, -1]})
+    return found["last"]
