@@ -31,6 +31,8 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "check": ("check", "judge a metrics.json by checks"),
     "baseline": ("baseline", "record, show and accept the runs that new ones are compared with"),
     "compare": ("compare", "judge a run by the runs of its baseline"),
+    "equivalence": ("equivalence", "hold runs of other layouts and backends against each other"),
+    "seams": ("seams", "find where a continued run shows that it was continued"),
 }
 
 EPILOG = """\

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console
@@ -54,6 +54,14 @@ def checks_table(checks: Sequence[CheckResult]) -> Table:
             f"[{style}]{check.outcome.value.lower()}[/]",
         )
     return table
+
+
+def print_lines(findings: Iterable[tuple[Verdict, str]]) -> None:
+    """One line per finding, its verdict first, to standard output."""
+    console = Console(highlight=False)
+    for verdict, text in findings:
+        console.print(f"[{verdict_style(verdict)}]{verdict.value:<10}[/] {escape(text)}",
+                      soft_wrap=True)  # fmt: skip
 
 
 def number(value: float | None) -> str:

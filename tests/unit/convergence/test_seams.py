@@ -1,0 +1,63 @@
+"""Runs that were continued, well and badly."""
+
+from __future__ import annotations
+
+import pytest
+from simulated_runs import loss_curve
+
+from evenkeel.convergence.seams import SeamKind, find_seams
+
+WHOLE = loss_curve(3, num_steps=200)
+
+
+def part(first: int, last: int) -> dict[str, dict[int, float]]:
+    return {"train/loss": {step: WHOLE[step] for step in range(first, last + 1)}}
+
+
+def kinds(*segments: dict[str, dict[int, float]]) -> list[tuple[SeamKind, int]]:
+    return [(seam.kind, seam.step) for seam in find_seams(segments)]
+
+
+def test_a_clean_continuation_has_no_seam() -> None:
+    assert kinds(part(1, 100), part(101, 150), part(151, 200)) == []
+
+
+def test_repeated_steps_with_the_same_values_are_no_seam() -> None:
+    assert kinds(part(1, 104), part(101, 200)) == []
+
+
+def test_repeated_steps_with_other_values_are_a_conflict() -> None:
+    again = part(101, 200)
+    again["train/loss"][102] *= 1.01
+    found = find_seams([part(1, 104), again])
+    assert [(one.kind, one.step) for one in found] == [(SeamKind.CONFLICT, 102)]
+    assert "1 of 4 repeated steps came out differently" in found[0].message
+
+
+def test_steps_that_nobody_trained_are_missing() -> None:
+    assert (SeamKind.MISSING, 101) in kinds(part(1, 100), part(111, 200))
+
+
+@pytest.mark.parametrize("factor", [1.3, 0.7])
+def test_a_jump_beyond_the_noise_is_found(factor: float) -> None:
+    later = part(101, 200)
+    later["train/loss"] = {step: value * factor for step, value in later["train/loss"].items()}
+    assert kinds(part(1, 100), later) == [(SeamKind.JUMP, 101)]
+
+
+def test_speed_may_jump() -> None:
+    before = {"step_time": dict.fromkeys(range(1, 101), 1.0)}
+    after = {"step_time": dict.fromkeys(range(101, 201), 9.0)}
+    assert kinds(before, after) == []
+
+
+def test_healthy_boundaries_raise_few_alarms() -> None:
+    found = 0
+    for seed in range(60):
+        curve = loss_curve(seed, num_steps=200)
+        halves = [
+            {"train/loss": {s: v for s, v in curve.items() if s <= 100}},
+            {"train/loss": {s: v for s, v in curve.items() if s > 100}},
+        ]
+        found += len(find_seams(halves))
+    assert found == 0
