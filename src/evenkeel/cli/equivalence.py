@@ -14,7 +14,8 @@ examples:
   evenkeel equivalence --groups tests/test_suites/equivalence.yaml
 
 A group is 'name: {members: [recipe, recipe, …], tolerance: 0.02, metrics: [train/loss]}'; the
-first member is the reference. Runs are looked for below the folder of FILE (beside the drivers), or below --results.
+first member is the reference. Runs are looked for below the folder of FILE (beside the drivers),
+or below --results.
 
 exit status: 0 all curves are within the tolerance; 1 one is not, or is missing; 2 bad input
 """

@@ -32,7 +32,7 @@ NOISE_DF = 6
 """Degrees of freedom of the noise of runs about their mean; even, so that the tail is algebraic."""
 MAX_DF = 30.0
 """The quadrature's nodes are too coarse for a sharper likelihood."""
-NUM_NODES = 64
+NUM_NODES = 48
 
 # scales a t of NOISE_DF degrees to variance 1
 UNIT = math.sqrt((NOISE_DF - 2) / NOISE_DF)
@@ -183,7 +183,7 @@ def critical_difference(alpha: Array, factor: Array, spread: Spread) -> Array:
     mean_sigma = (weights * sigma).sum(axis=1)
     low = np.log(mean_sigma * factor * 0.05)
     high = np.log(mean_sigma * factor * 0.05) + 14.0
-    for _ in range(14):
+    for _ in range(12):
         middle = 0.5 * (low + high)
         p = (weights * tail((np.exp(middle) / factor)[:, None] / sigma)).sum(axis=1)
         above = p > alpha
