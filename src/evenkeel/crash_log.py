@@ -18,10 +18,12 @@ _START = re.compile(
     r"^(?P<prefix>.*?)(?P<plus>\s*\+\s(?:Exception Group )?)?Traceback \(most recent"
 )
 _CHAIN = ("During handling of the above", "The above exception was the direct cause")
+_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(\[.*\])?(:|$)")
 # exceptions that say "my partner, or my launcher, ended": symptoms of somebody else's failure
 _SECONDARY = re.compile(
     r"ChildFailedError|SignalException|KeyboardInterrupt|DistBackendError|DistNetworkError"
-    r"|Connection (closed|reset|refused)|Broken pipe|Socket Timeout|BrokenPipeError|EOFError"
+    r"|RendezvousConnectionError|Connection (closed|reset|refused)"
+    r"|Broken pipe|Socket Timeout|BrokenPipeError|EOFError"
     r"|ConnectionResetError|watchdog|store.*timeout",
     re.IGNORECASE,
 )
@@ -53,6 +55,7 @@ _HARDWARE = re.compile(
     r"uncorrectable ECC|\bXid\b|fallen off the bus|NVLink.*error|nccl(System|Remote)Error"
     r"|unhandled system error|ibv_\w+ failed|Stale file handle|Remote I/O error"
     r"|Input/output error|Transport endpoint is not connected|no CUDA-capable device"
+    r"|RendezvousConnectionError|RendezvousTimeoutError"
     r"|CUDA driver initialization failed|CUDA unknown error|slurmstepd: error: .*launch"
 )
 
@@ -123,6 +126,9 @@ def _tracebacks(lines: list[str]) -> list[_Traceback]:
             block.lines.append(rest)
             if rest and not rest[0].isspace() and not rest.startswith(("+", "|")):
                 block.exception = block.exception or rest.strip()
+                if not _EXCEPTION.match(block.exception):  # quoted elsewhere, and wrapped there
+                    found.remove(block)
+                    del last_of[prefix]
                 del open_ones[prefix]
             break
         else:

@@ -159,6 +159,31 @@ def test_a_long_traceback_keeps_its_ends() -> None:
     assert lines[-1] == "RecursionError: too deep"
 
 
+NEVER_MET = """\
+Traceback (most recent call last):
+  File "rendezvous.py", line 156, in _create_tcp_store
+torch.distributed.DistNetworkError: The client socket has timed out
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "rendezvous.py", line 180, in _create_tcp_store
+torch.distributed.elastic.rendezvous.api.RendezvousConnectionError: The connection has failed.
+CRASHED sft-a: the trainer exited with status 143 after step 0:
+Traceback (most recent call last):
+  File
+"/a/long/path/rendezvous.py",
+line 156, in _create_tcp_store
+"""
+
+
+def test_nodes_that_never_met_are_a_fault_of_the_network_and_quotes_are_no_tracebacks() -> None:
+    crash = find_crash(NEVER_MET)
+    assert crash is not None
+    assert crash.headline.startswith("torch.distributed.DistNetworkError: The client socket")
+    assert crash.kind is CrashKind.HARDWARE
+
+
 def test_a_good_log_has_no_crash() -> None:
     assert find_crash("step 1\nstep 2\ndone\n") is None
     assert find_crash("") is None

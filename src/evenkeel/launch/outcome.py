@@ -336,7 +336,8 @@ def of_chain(outcomes: Sequence[JobOutcome]) -> JobOutcome:
     """How a recipe stands, from its jobs in order.
 
     All steps done, or a diverged run, is the last word whatever came later. Otherwise the newest
-    job that got anywhere tells; jobs that were cancelled before they ran say nothing beside it.
+    job that got anywhere tells; jobs that were cancelled before they ran say nothing beside it,
+    and one that did its share in vain is short of steps because of one that failed before.
     """
     last_words = (Outcome.COMPLETED, Outcome.DIVERGED, Outcome.DOOMED)
     for outcome in outcomes:
@@ -346,6 +347,9 @@ def of_chain(outcomes: Sequence[JobOutcome]) -> JobOutcome:
         if not outcome.kind.is_final:
             return outcome
     told = [one for one in outcomes if one.kind is not Outcome.CANCELLED or one.nodes]
+    failed = [one for one in told if one.kind is not Outcome.INCOMPLETE]
+    if told and told[-1].kind is Outcome.INCOMPLETE and failed:
+        return failed[-1]
     return [*outcomes, *told][-1] if outcomes else JobOutcome(Outcome.UNKNOWN, "no job")
 
 

@@ -29,6 +29,10 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 PR_SET_PDEATHSIG = 1
 KILL_AFTER_S = 10.0
 
+# Each torchrun asks whether the host name of the rendezvous is its own. Where a node has several
+# names or addresses none may say yes, and all wait for one another; Slurm knows who is first.
+ON_EACH_NODE = 'export PET_RDZV_CONF="is_host=$((SLURM_NODEID == 0))"; exec "$@"'
+
 
 @dataclass(frozen=True)
 class Allocation:
@@ -77,6 +81,7 @@ def command(
     if allocation.num_nodes > 1 or allocation.container_image:
         return [
             *_srun(allocation, environment),
+            *("sh", "-c", ON_EACH_NODE, "sh"),
             python,
             *_torchrun(allocation, environment),
             *trainer,

@@ -292,6 +292,7 @@ def test_only_the_cluster_s_failures_can_be_retried() -> None:
         ([Outcome.CANCELLED, Outcome.CANCELLED], Outcome.CANCELLED),
         ([Outcome.DIVERGED, Outcome.CRASHED], Outcome.DIVERGED),
         ([Outcome.HUNG, Outcome.COMPLETED], Outcome.COMPLETED),
+        ([Outcome.CRASHED, Outcome.INCOMPLETE], Outcome.CRASHED),
     ],
 )
 def test_a_chain_s_outcome(kinds: list[Outcome], expected: Outcome) -> None:

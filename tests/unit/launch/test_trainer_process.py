@@ -39,7 +39,8 @@ def test_several_nodes_are_one_torchrun_a_node_under_srun() -> None:
     slurm = {"SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_ID": "41", "SLURM_CPUS_ON_NODE": "16"}
     argv = trainer_process.command(SCRIPT, ["x=1"], Allocation(2, 8), slurm)
     srun = "srun --overlap --kill-on-bad-exit=1 --nodes 2 --ntasks 2 --ntasks-per-node 1"
-    assert argv[:12] == [*srun.split(), "--cpus-per-task", "16", sys.executable]
+    each = ["sh", "-c", trainer_process.ON_EACH_NODE, "sh", sys.executable]
+    assert argv[:16] == [*srun.split(), "--cpus-per-task", "16", *each]
     assert argv[argv.index("--rdzv-endpoint") + 1].endswith(":20041")
     assert argv[argv.index("--rdzv-id") + 1] == "41.0"
     assert argv[-2:] == [str(SCRIPT), "x=1"]
