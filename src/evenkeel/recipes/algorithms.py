@@ -159,6 +159,8 @@ class Teacher:
     model_config: dict[str, Any] = shapes_curve({})
     """As ``policy.model_config``."""
     tensor_parallel_size: int = layout_only(1, AT_LEAST_1)
+    warm_start: WarmStart | None = shapes_curve(None)
+    """Supervised steps that make a teacher of random weights; absent: none."""
 
 
 @dataclass(kw_only=True)

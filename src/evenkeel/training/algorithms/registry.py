@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 
-from evenkeel.errors import InputError
 from evenkeel.recipes.schema import Algorithm
 from evenkeel.training.algorithms.interface import Ingredients, TrainingAlgorithm
 
@@ -13,6 +12,7 @@ MODULES = {
     Algorithm.SFT: "sft",
     Algorithm.DPO: "dpo",
     Algorithm.GRPO: "grpo",
+    Algorithm.DISTILLATION: "distillation",
 }
 """Algorithm → module of this package; its ``build(ingredients)`` makes the algorithm."""
 
@@ -21,13 +21,9 @@ def build(ingredients: Ingredients) -> TrainingAlgorithm:
     """The algorithm of a recipe.
 
     Raises:
-        InputError: it is not built, or a setting of it is out of range.
+        InputError: a setting of it is out of range.
     """
     algorithm = ingredients.recipe.algorithm
-    if algorithm not in MODULES:
-        raise InputError(
-            f"the algorithm {algorithm.value} is not built; those that are: {', '.join(MODULES)}"
-        )
     module = importlib.import_module(f"evenkeel.training.algorithms.{MODULES[algorithm]}")
     built: TrainingAlgorithm = module.build(ingredients)
     return built

@@ -17,6 +17,8 @@ from evenkeel.training.data.records import Blend, Records, TextStream
 DATASETS = {
     "arithmetic": "evenkeel.training.data.arithmetic",
     "arithmetic_pairs": "evenkeel.training.data.arithmetic_pairs",
+    "letters": "evenkeel.training.data.letters",
+    "letter_pairs": "evenkeel.training.data.letter_pairs",
     "english_text": "evenkeel.training.data.english_text",
     "digits": "evenkeel.training.data.digits",
     "shapes": "evenkeel.training.data.shapes",
