@@ -120,6 +120,14 @@ class Tree:
         return json.loads((self.results / "run.json").read_text())
 
 
+def test_a_driver_finds_its_recipe_through_a_link_and_a_path_with_spaces(tmp_path: Path) -> None:
+    tree = Tree(tmp_path / "my tree")
+    (tmp_path / "short").symlink_to(tree.driver.parent)
+    tree.driver = tmp_path / "short" / tree.driver.name
+    status, out = tree.run(TEST_DRYRUN="1")
+    assert (status, out) == (0, f"[INFO] TEST_DRYRUN: {tree.recipe} resolves\n")
+
+
 def test_one_call_trains_judges_and_leaves_its_results_beside_the_driver(tmp_path: Path) -> None:
     tree = Tree(tmp_path)
     status, out = tree.run()

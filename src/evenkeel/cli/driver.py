@@ -62,11 +62,12 @@ def _reached(args: argparse.Namespace) -> int:
     if kept is None or not _is_final(Verdict(kept["verdict"]), kept["last_step"], args.max_steps):
         return NOT_REACHED
     _refuse_other_recipe(args, paths)
+    hint = f"remove {paths.root} to train it again"
+    if paths.ckpt_dir.is_dir():  # those of a run that passed are gone
+        hint += f", or {paths.verdict.name} in it to continue from the latest checkpoint"
     print(
         f"[INFO] {paths.name} has ended at step {kept['last_step']} of {args.max_steps}: "
-        f"{kept['verdict']} ({kept['message']})\n"
-        f"[INFO] remove {paths.root} to train it again, or {paths.verdict.name} in it to continue "
-        "from the latest checkpoint"
+        f"{kept['verdict']} ({kept['message']})\n[INFO] {hint}"
     )
     return Verdict(kept["verdict"]).exit_code
 
