@@ -23,7 +23,7 @@ from evenkeel.recipes.fingerprint import (
 from evenkeel.recipes.inheritance import merge, read_with_defaults
 from evenkeel.recipes.interpolation import Interpolator
 from evenkeel.recipes.located_yaml import COMMAND_LINE, DEFAULT, Node, Origin, Tree
-from evenkeel.recipes.overrides import apply
+from evenkeel.recipes.overrides import Keys, apply
 from evenkeel.recipes.typed import FieldType, build, fields_of, known_keys
 
 __all__ = [
@@ -120,7 +120,7 @@ def resolve(tree: Tree, path: Path, overrides: Sequence[str] = ()) -> ResolvedRe
     tree = _with_defaults(tree)
     if overrides:
         # once more afterwards: a deleted key falls back to its default
-        tree = _with_defaults(apply(tree, overrides, _is_known))
+        tree = _with_defaults(apply(tree, overrides, Keys(_is_known, _is_free)))
     flat = _Flat(tree)
     problems: list[InputError] = []
 
@@ -162,7 +162,7 @@ def load_untyped(path: Path, overrides: Sequence[str] = ()) -> UntypedRecipe:
     """
     tree = read_with_defaults(path)
     if overrides:
-        tree = apply(tree, overrides, lambda _: False)
+        tree = apply(tree, overrides, Keys(is_known=lambda _: False, is_free=lambda _: True))
     flat = _Flat(tree)
     Interpolator(flat.values, lambda *_: None).resolve(flat.interpolated)
     flat.trace_interpolated_sections()
@@ -248,6 +248,14 @@ def _as_plain(values: Any) -> Any:
 
 def _is_known(dotted: str) -> bool:
     return dotted in known_keys()
+
+
+def _is_free(dotted: str) -> bool:
+    """Whether it lies below a free-form mapping, where the schema names no keys."""
+    known = known_keys()
+    parts = dotted.split(".")
+    above = (".".join(parts[:depth]) for depth in range(1, len(parts)))
+    return any(key in known and not known[key].is_section for key in above)
 
 
 def _with_defaults(tree: Tree) -> Tree:

@@ -72,39 +72,48 @@ def parse_override(text: str) -> Override:
     return Override(text, mode, keys, node or Node(None, Origin(COMMAND_LINE, override=text)))
 
 
-def apply(tree: Tree, overrides: Sequence[str], is_known: Callable[[str], bool]) -> Tree:
+class Keys(NamedTuple):
+    """What a schema says of dotted keys that a tree does not have."""
+
+    is_known: Callable[[str], bool]
+    """Whether it may be set all the same."""
+    is_free: Callable[[str], bool]
+    """Whether ``++`` may add it."""
+
+
+def apply(tree: Tree, overrides: Sequence[str], schema: Keys) -> Tree:
     """The tree with every override applied, in order.
 
     Args:
         tree: stays as it is.
         overrides: the arguments.
-        is_known: whether a dotted key may be set although the tree does not have it.
+        schema: of keys that the tree does not have.
 
     Raises:
         InputError: an override is malformed, or its key is (not) there.
     """
     for text in overrides:
         override = parse_override(text)
-        tree = _apply(tree, override, 0, is_known)
+        tree = _apply(tree, override, 0, schema)
     return tree
 
 
-def _apply(tree: Tree, override: Override, depth: int, is_known: Callable[[str], bool]) -> Tree:
+def _apply(tree: Tree, override: Override, depth: int, schema: Keys) -> Tree:
     key, last = override.keys[depth], depth == len(override.keys) - 1
     node = tree.get(key)
     if not last:
-        return _descend(tree, override, depth, is_known)
-    known = node is not None or is_known(override.dotted)
+        return _descend(tree, override, depth, schema)
+    known = node is not None or schema.is_known(override.dotted)
     if override.mode is Mode.ADD and node is not None:
         raise _refuse(override, f"{override.dotted} is there already", "drop the '+'")
     if override.mode in (Mode.SET, Mode.DELETE) and not known:
-        raise _unknown(tree, override, depth)
+        raise _unknown(tree, override, depth, schema)
     if override.mode is Mode.DELETE:
         return {name: child for name, child in tree.items() if name != key}
     return merge(tree, {key: override.node})
 
 
-def _descend(tree: Tree, override: Override, depth: int, is_known: Callable[[str], bool]) -> Tree:
+def _descend(tree: Tree, override: Override, depth: int, schema: Keys) -> Tree:
     key = override.keys[depth]
     node = tree.get(key)
     if node is not None and node.value is not None and not isinstance(node.value, dict):
@@ -116,21 +125,21 @@ def _descend(tree: Tree, override: Override, depth: int, is_known: Callable[[str
         )
     if (node is None or node.value is None) and (
         override.mode is Mode.DELETE
-        or (override.mode is Mode.SET and not is_known(override.dotted))
+        or (override.mode is Mode.SET and not schema.is_known(override.dotted))
     ):
-        raise _unknown(tree, override, depth)
+        raise _unknown(tree, override, depth, schema)
     children: Tree = node.value if node is not None and node.value is not None else {}
     origin = node.origin if node is not None else override.node.origin
-    return {**tree, key: Node(_apply(children, override, depth + 1, is_known), origin)}
+    return {**tree, key: Node(_apply(children, override, depth + 1, schema), origin)}
 
 
-def _unknown(tree: Tree, override: Override, depth: int) -> InputError:
+def _unknown(tree: Tree, override: Override, depth: int, schema: Keys) -> InputError:
     above = ".".join(override.keys[:depth])
     where = f"{above} has" if above else "there is"
     hint = did_you_mean(override.keys[depth], tree)
-    fix = "correct the key"
-    if override.mode is Mode.SET:
-        fix += f", or add it with '++{override.dotted}=...'"
+    fix = f"{above or 'a recipe'} has: {', '.join(tree)}" if tree else "correct the key"
+    if override.mode is Mode.SET and schema.is_free(override.dotted):
+        fix += f", or add the key with '++{override.dotted}=...'"
     return _refuse(override, f"{where} no key {override.keys[depth]!r}{hint}", fix)
 
 

@@ -83,6 +83,29 @@ def test_a_wrong_override_is_named_as_it_was_written(path: Path, override: str, 
     assert words in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("override", "fix"),
+    [
+        ("sft.max_num_step=20", "sft has: max_num_steps, steps_per_run, "),
+        ("stf.max_num_steps=20", "a recipe has: algorithm, seed, "),
+        ("~sft.nothing", "sft has: max_num_steps, "),
+    ],
+)
+def test_a_key_that_cannot_be_added_is_not_offered_to_be(
+    path: Path, override: str, fix: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        load(path, [override])
+    assert (caught.value.fix or "").startswith(fix)
+    assert "++" not in (caught.value.fix or "")
+
+
+def test_a_free_key_is_offered_to_be_added(path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        load(path, ["policy.model_config.b=1"])
+    assert (caught.value.fix or "").endswith("or add the key with '++policy.model_config.b=...'")
+
+
 def test_untyped_trees_know_only_their_own_keys(path: Path) -> None:
     with pytest.raises(InputError, match="sft has no key 'val_period'"):
         load_untyped(path, ["sft.val_period=3"])
