@@ -78,7 +78,8 @@ def _render(console: Console, judgement: Judgement, name: str) -> None:
     if judgement.checks:
         console.print(checks_table(judgement.checks))
     for check in judgement.checks:
-        if check.outcome not in (Outcome.PASSED, Outcome.FAILED):
+        # a failed check whose row has numbers needs no words; one that divides by zero does
+        if check.outcome is not Outcome.PASSED and check.value is None:
             console.print(f"  {escape(check.message)}")
     if judgement.comparison is not None:
         from evenkeel.report.comparison_text import render_evidence

@@ -38,6 +38,10 @@ def test_a_failed_and_an_unreadable_check_say_why() -> None:
     assert lines[7].startswith("NON_FINITE sft-[x]-1n1g-fsdp2tp1: ")
 
 
+def test_a_check_that_comes_to_no_number_says_why() -> None:
+    assert "  divides by zero" in shown("1 / (data['train/loss'][3] - 0.75) < 2")
+
+
 def test_without_checks_there_is_only_the_verdict() -> None:
     assert shown() == [
         "NO_BASELINE sft-[x]-1n1g-fsdp2tp1: there is neither a baseline nor a check to judge it by"

@@ -174,7 +174,7 @@ def _unknown(tree: Tree, path: str, setup: Setup | None, metric: str) -> str | N
             return None
         return f"{algo} does not log {metric!r}{did_you_mean(metric, logged)}"
     near = difflib.get_close_matches(metric, catalogue.every_name(), n=1, cutoff=0.88)
-    if not near or _is_variant(metric, near[0]) or tree.num_drivers_with(metric, at_most=2) > 1:
+    if not near or _is_variant(metric, near[0]) or tree.num_drivers_reading(metric, at_most=2) > 1:
         return None
     return f"no other driver reads {metric!r} (did you mean {near[0]!r}?)"
 

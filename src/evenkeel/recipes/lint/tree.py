@@ -130,11 +130,14 @@ class Tree:
                 continue
         return frozenset(found)
 
-    def num_drivers_with(self, text: str, at_most: int) -> int:
-        """How many drivers hold ``text``, counted up to ``at_most``; reads drivers."""
+    def num_drivers_reading(self, metric: str, at_most: int) -> int:
+        """How many drivers name ``metric`` in quotes, counted up to ``at_most``; reads drivers."""
         count = 0
+        # without its quotes, 'train/los' would be found in every 'train/loss'
+        quoted = (f'"{metric}"', f"'{metric}'")
         for path in self.drivers:
-            count += text in self.text_of(path)
+            text = self.text_of(path)
+            count += any(name in text for name in quoted)
             if count >= at_most:
                 break
         return count

@@ -227,6 +227,10 @@ def mistyped_metric(tree: ForeignTree) -> None:
     )
 
 
+def metric_that_begins_another(tree: ForeignTree) -> None:
+    tree.add(NAME, GOOD, block=config(4), checks=('mean(data["train/rewar"]) > 0.1',))
+
+
 def time_among_the_checks(tree: ForeignTree) -> None:
     check = 'mean(data["timing/train/total_step_time"], -6, -1) < 10'
     tree.add(NAME, GOOD, block=config(4), checks=(*CHECKS, check))
@@ -310,6 +314,7 @@ PLANTED: list[tuple[Callable[[ForeignTree], None], list[tuple[str, str, int]]]] 
     (nan_passes, [("EK503", f"{L}/{NAME}.sh", 33)]),
     (one_noisy_step, [("EK504", f"{L}/{NAME}.sh", 33)]),
     (mistyped_metric, [("EK507", f"{L}/{NAME}.sh", 33)]),
+    (metric_that_begins_another, [("EK507", f"{L}/{NAME}.sh", 33)]),
     (time_among_the_checks, [("EK508", f"{L}/{NAME}.sh", 35)]),
     (check_that_does_not_read, [("EK501", f"{L}/{NAME}.sh", 33)]),
     (fp8_in_the_name_only, [("EK207", f"{R}/{NAME}-fp8.yaml", 1)]),
