@@ -48,9 +48,8 @@ def test_a_killed_node_takes_its_tasks_with_it(new_cluster: ClusterMaker, tmp_pa
     assert cluster.wait_for(again, "COMPLETED") == "COMPLETED"
 
 
+@pytest.mark.usefixtures("slurm_installed")
 def test_nothing_is_left_of_a_cluster_whose_test_was_killed() -> None:
-    if mini_cluster.missing_programs():
-        pytest.skip("Slurm is not installed")
     script = (
         "import sys, time; sys.path.insert(0, sys.argv[1])\n"
         "from mini_cluster import MiniCluster\n"
@@ -79,9 +78,8 @@ def test_nothing_is_left_of_a_cluster_whose_test_was_killed() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an ordinary user")
+@pytest.mark.usefixtures("slurm_installed")
 def test_an_ordinary_user_can_have_a_cluster() -> None:
-    if mini_cluster.missing_programs():
-        pytest.skip("Slurm is not installed")
     nobody = pwd.getpwnam("nobody")
     script = (
         "import importlib.machinery as m, sys, types\n"
