@@ -207,12 +207,16 @@ def set_up(
 def _backend(resolved: config.ResolvedRecipe, model_config: Any, world: World) -> interface.Backend:
     if resolved.recipe.policy.backend is Backend.FSDP2:
         return Fsdp2Backend(resolved.recipe, model_config, world)
-    raise InputError(
-        f"policy.backend is {resolved.recipe.policy.backend.value}, which this version does not "
-        "train with",
-        path=resolved.path,
-        fix=f"set policy.backend={Backend.FSDP2.value}",
-    )
+    # imported here: it takes seconds, and is an extra of its own
+    try:
+        from evenkeel.training.backends.megatron.backend import MegatronBackend
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"policy.backend is megatron, and {error.name} is not installed",
+            path=resolved.path,
+            fix='install "evenkeel[megatron]", or set policy.backend=fsdp2',
+        ) from error
+    return MegatronBackend(resolved.recipe, model_config, world)
 
 
 def _second_model(

@@ -18,12 +18,7 @@ def adamw(model: nn.Module, settings: Optimizer) -> torch.optim.AdamW:
     Raises:
         InputError: another optimizer is asked for, or a setting is out of range.
     """
-    if settings.name != "adamw":
-        raise InputError(
-            f"policy.optimizer.name is {settings.name!r}", fix="adamw is the only one so far"
-        )
-    if len(settings.betas) != 2 or not all(0 <= beta < 1 for beta in settings.betas):
-        raise InputError(f"policy.optimizer.betas is {settings.betas}, not two numbers in [0, 1)")
+    check_settings(settings)
     embeddings = {
         id(weight)
         for module in model.modules()
@@ -42,3 +37,17 @@ def adamw(model: nn.Module, settings: Optimizer) -> torch.optim.AdamW:
         betas=(settings.betas[0], settings.betas[1]),
         eps=settings.eps,
     )
+
+
+def check_settings(settings: Optimizer) -> None:
+    """Raise an error for settings that no backend has.
+
+    Raises:
+        InputError: another optimizer is asked for, or a setting is out of range.
+    """
+    if settings.name != "adamw":
+        raise InputError(
+            f"policy.optimizer.name is {settings.name!r}", fix="adamw is the only one so far"
+        )
+    if len(settings.betas) != 2 or not all(0 <= beta < 1 for beta in settings.betas):
+        raise InputError(f"policy.optimizer.betas is {settings.betas}, not two numbers in [0, 1)")

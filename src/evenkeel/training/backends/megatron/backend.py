@@ -1,0 +1,224 @@
+"""The megatron backend: megatron-core's models, schedules and optimizer behind ``Backend``.
+
+Narayanan et al. 2021, arXiv:2104.04473. It takes the same recipe as the torch backend, starts from
+the same weights and follows the same curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from torch import Tensor, nn
+
+from evenkeel.recipes.schema import Precision, Recipe
+from evenkeel.training import models
+from evenkeel.training.backends.interface import (
+    Backend,
+    MicroBatchLoss,
+    MicroBatchReader,
+    ModelOutput,
+    Sums,
+    T,
+    add_sums,
+)
+from evenkeel.training.backends.megatron import (
+    cpu_shim,
+    distributed_checkpoint,
+    layout,
+    model_chunks,
+    rows,
+    weights,
+)
+from evenkeel.training.backends.megatron.architecture import architecture
+from evenkeel.training.backends.megatron.optimizer import DistributedAdamW
+from evenkeel.training.backends.megatron.output import SharedOutput
+from evenkeel.training.backends.megatron.rows import Rows
+from evenkeel.training.data.batches import MicroBatch
+from evenkeel.training.distributed import World
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+Report = dict[str, Tensor]
+
+
+class MegatronBackend(Backend):
+    """A GPT model over tensor, pipeline, context, expert and data parallel ranks."""
+
+    def __init__(self, recipe: Recipe, config: PretrainedConfig, world: World) -> None:
+        """Make the process groups and the model.
+
+        Raises:
+            InputError: this backend cannot train what the recipe describes.
+        """
+        self._policy = policy = recipe.policy
+        self.device = world.device
+        if world.device.type == "cpu":
+            cpu_shim.apply()
+        self._architecture = architecture(config, policy, world.device)
+        self._layout = layout.join_groups(policy.parallel, world)
+        self.place = self._layout.place
+        self._hf_config = config
+        self.chunks = model_chunks.build(self._architecture, self._layout, policy, world.device)
+        whole = models.build(recipe, config).state_dict() if world.is_main else None
+        precise = weights.spread(whole, self.chunks, config)
+        self._modules = model_chunks.in_precision(self.chunks, self._architecture.config)
+        # a model that is never trained needs neither gradients nor moments
+        self._precise: list[weights.Named] | None = (
+            precise if policy.precision is not Precision.FLOAT32 else None
+        )
+        self._optimizer: DistributedAdamW | None = None
+        self._multiple = rows.sequence_multiple(policy.parallel)
+
+    @property
+    def optimizer(self) -> DistributedAdamW:
+        """Made, like the buffers for gradients, when it is first needed."""
+        if self._optimizer is None:
+            self._modules = model_chunks.wrap(self._modules, self._architecture.config)
+            self._optimizer = DistributedAdamW(
+                self._modules, self._policy, tied=self._architecture.tied
+            )
+            if self._precise is not None:
+                self._optimizer.start_from(self._precise)
+            self._precise = None
+        return self._optimizer
+
+    def forward_backward(self, micro_batches: Sequence[MicroBatch], loss: MicroBatchLoss) -> Sums:
+        """See ``Backend``: the pipeline's schedule decides the order."""
+        self.optimizer.forget_gradients()
+        # the schedule averages over micro-batches and data-parallel ranks; the loss is a sum
+        scale = self._layout.num_passes(len(micro_batches)) * self.place.size
+
+        def scaled(output: ModelOutput, batch: MicroBatch) -> tuple[Tensor, Report]:
+            share, reported = loss(output, batch)
+            return share * scale, reported
+
+        sums: Sums = {}
+        for report in self._run(micro_batches, scaled, train=True):
+            add_sums(sums, report)
+        return sums
+
+    def read(
+        self, micro_batches: Sequence[MicroBatch], reader: MicroBatchReader
+    ) -> list[dict[str, Tensor]]:
+        """See ``Backend``."""
+
+        def without_loss(output: ModelOutput, batch: MicroBatch) -> tuple[Tensor, Report]:
+            return output.logits.new_zeros(()), reader(output, batch)
+
+        with torch.no_grad():
+            return self._run(micro_batches, without_loss, train=False)
+
+    def _run(
+        self,
+        micro_batches: Sequence[MicroBatch],
+        loss: Callable[[ModelOutput, MicroBatch], tuple[Tensor, Report]],
+        train: bool,
+    ) -> list[Report]:
+        """One report per micro-batch, on every stage of the pipeline."""
+        for module in self._modules:
+            module.train(train)
+        share = self._layout.share
+        prepared = [rows.prepared(b, self._multiple, share, self.device) for b in micro_batches]
+        num_passes = self._layout.num_passes(len(prepared))
+        prepared += [replace(prepared[-1], is_filler=True)] * (num_passes - len(prepared))
+        shapes = {each.shape for each in prepared}
+        config = self._architecture.config
+        # stages tell each other the shape of each micro-batch only where shapes differ
+        config.variable_seq_lengths = len(shapes) > 1
+
+        def step(batches: Iterator[Rows], module: nn.Module) -> tuple[Tensor, Any]:
+            mine = next(batches)
+            out = module(mine.input_ids, mine.position_ids, mine.attention_mask)
+            return out, partial(of_output, mine=mine)
+
+        def of_output(logits: Tensor, mine: Rows) -> tuple[Tensor, Report]:
+            share, report = loss(self._output(logits, mine), mine.batch)
+            return share * 0.0 if mine.is_filler else share, report
+
+        reports: list[Report] = get_forward_backward_func()(
+            forward_step_func=step,
+            data_iterator=[iter(prepared) for _ in self._modules],
+            model=self._modules,
+            num_microbatches=num_passes,
+            seq_length=prepared[0].shape[1],
+            micro_batch_size=prepared[0].shape[0],
+            forward_only=not train,
+        )
+        return self._layout.from_last_stage(reports[: len(micro_batches)], self.device)
+
+    def _output(self, logits: Tensor, mine: Rows) -> ModelOutput:
+        return SharedOutput(
+            logits,
+            seq=mine.batch.input_ids.shape[1],
+            group=parallel_state.get_tensor_model_parallel_group(),
+            share=self._layout.share,
+        )
+
+    def clip_gradients(self, max_norm: float) -> Tensor:
+        """See ``Backend``."""
+        return self.optimizer.clip_gradients(max_norm, self.device)
+
+    def step(self, learning_rate: float) -> None:
+        """See ``Backend``."""
+        self.optimizer.step(learning_rate)
+
+    def reset_optimizer(self) -> None:
+        """See ``Backend``."""
+        self.optimizer.forget_states()
+
+    def reduce_sums(self, sums: Mapping[str, float | Tensor]) -> dict[str, float]:
+        """See ``Backend``."""
+        values = [torch.as_tensor(value, dtype=torch.float64) for value in sums.values()]
+        vector = torch.stack([value.to(self.device) for value in values])
+        if self.place.size > 1:
+            dist.all_reduce(vector, group=parallel_state.get_data_parallel_group())
+        return dict(zip(sums, vector.tolist(), strict=True))
+
+    def gather(self, items: Sequence[T]) -> list[T]:
+        """See ``Backend``."""
+        if self.place.size == 1:
+            return list(items)
+        found: list[Sequence[T]] = [()] * self.place.size
+        dist.all_gather_object(found, list(items), group=parallel_state.get_data_parallel_group())
+        return [item for part in found for item in part]
+
+    def save(self, folder: Path) -> None:
+        """See ``Backend``: megatron-core's ``dist_checkpointing``."""
+        distributed_checkpoint.save(folder, self.chunks, self.optimizer)
+
+    def load(self, folder: Path) -> None:
+        """See ``Backend``."""
+        distributed_checkpoint.load(folder, self.chunks, self.optimizer)
+
+    def save_weights(self, folder: Path) -> None:
+        """See ``Backend``."""
+        distributed_checkpoint.save(folder, self.chunks)
+
+    def load_weights(self, folder: Path) -> None:
+        """See ``Backend``."""
+        distributed_checkpoint.load(folder, self.chunks)
+        self._precise = None
+
+    def copy_weights(self, other: Self) -> None:
+        """See ``Backend``."""
+        with torch.no_grad():
+            for mine, theirs in zip(self.chunks, other.chunks, strict=True):
+                pairs = zip(mine.parameters(), theirs.parameters(), strict=True)
+                for weight, source in pairs:
+                    weight.copy_(source)
+        self._precise = None
+        if self._optimizer is not None:
+            self._optimizer.library.reload_model_params()
+
+    def whole_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """See ``Backend``: one weight is whole at a time."""
+        return weights.gather(self.chunks, self._hf_config)

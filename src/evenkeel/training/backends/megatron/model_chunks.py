@@ -1,0 +1,122 @@
+"""This rank's pieces of the model, built without weights and wrapped for data parallelism."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from megatron.core.distributed import (
+    DistributedDataParallel,
+    DistributedDataParallelConfig,
+    finalize_model_grads,
+)
+from megatron.core.models.gpt import GPTModel
+from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec
+from megatron.core.transformer import TransformerConfig
+from megatron.core.transformer.module import Float16Module
+from torch import nn
+
+from evenkeel.recipes.schema import Policy
+from evenkeel.training.backends.megatron.architecture import Architecture
+from evenkeel.training.backends.megatron.layers import FusedAttention, RmsNorm
+from evenkeel.training.backends.megatron.layout import Layout
+
+
+def build(
+    architecture: Architecture, layout: Layout, policy: Policy, device: torch.device
+) -> list[GPTModel]:
+    """One model per piece of the stack that this rank holds; weights are not initialised."""
+    last = len(layout.chunks) - 1
+    return [
+        _chunk(
+            architecture,
+            policy,
+            device,
+            stage,
+            is_first=layout.is_first_stage and index == 0,
+            is_last=layout.is_last_stage and index == last,
+        )
+        for index, stage in enumerate(layout.chunks)
+    ]
+
+
+def uses_transformer_engine(device: torch.device) -> bool:
+    """Whether layers are those of Transformer Engine: on GPUs where it is installed."""
+    return device.type == "cuda" and find_spec("transformer_engine") is not None
+
+
+def _chunk(
+    architecture: Architecture,
+    policy: Policy,
+    device: torch.device,
+    stage: int | None,
+    *,
+    is_first: bool,
+    is_last: bool,
+) -> GPTModel:
+    config = architecture.config
+    engine = uses_transformer_engine(device)
+    spec = get_gpt_decoder_block_spec(
+        config, use_transformer_engine=engine, normalization="RMSNorm", vp_stage=stage
+    )
+    _replace_parts(spec, norms=not engine, attention=not engine or policy.sequence_packing.enabled)
+    chunk = GPTModel(
+        config,
+        spec,
+        architecture.vocab_size,
+        architecture.max_positions,
+        pre_process=is_first,
+        post_process=is_last,
+        share_embeddings_and_output_weights=architecture.tied,
+        position_embedding_type="rope",
+        vp_stage=stage,
+    ).to(device)
+    if architecture.inverse_frequencies is not None:
+        chunk.rotary_pos_emb.inv_freq = architecture.inverse_frequencies.to(device)
+    if is_first and architecture.embedding_scale != 1.0:
+        scale = architecture.embedding_scale
+        chunk.embedding.word_embeddings.register_forward_hook(
+            lambda _module, _inputs, out: out * torch.tensor(scale, dtype=out.dtype)
+        )
+    return chunk
+
+
+def _replace_parts(spec: Any, *, norms: bool, attention: bool) -> None:
+    """Put our norm and core attention into the layers' specification, in place."""
+    for layer in spec.layer_specs:
+        parts, inner = layer.submodules, layer.submodules.self_attention.submodules
+        if attention:
+            inner.core_attention = FusedAttention
+        if not norms:
+            continue
+        parts.input_layernorm = parts.pre_mlp_layernorm = RmsNorm
+        for name in ("q_layernorm", "k_layernorm", "kv_layernorm"):
+            if _is_norm(getattr(inner, name, None)):
+                setattr(inner, name, RmsNorm)
+    if norms:
+        spec.layer_norm = RmsNorm
+
+
+def _is_norm(part: Any) -> bool:
+    return part is not None and "Identity" not in getattr(part, "__name__", "")
+
+
+def in_precision(chunks: Sequence[GPTModel], config: TransformerConfig) -> list[nn.Module]:
+    """The chunks, with casts at both ends of the model where it computes in bf16."""
+    if not config.bf16:
+        return list(chunks)
+    return [Float16Module(config, chunk) for chunk in chunks]
+
+
+def wrap(modules: Sequence[nn.Module], config: TransformerConfig) -> list[nn.Module]:
+    """Sum gradients in fp32 over data-parallel ranks, once a step."""
+    settings = DistributedDataParallelConfig(
+        grad_reduce_in_fp32=True, use_distributed_optimizer=True, overlap_grad_reduce=False
+    )
+    config.finalize_model_grads_func = finalize_model_grads
+    return [
+        DistributedDataParallel(config, settings, module, disable_bucketing=index > 0)
+        for index, module in enumerate(modules)
+    ]
