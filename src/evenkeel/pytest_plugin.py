@@ -205,7 +205,8 @@ def _judged_runs(config: pytest.Config) -> list[JudgedRun]:
     try:
         return [_judged(path, *_terms(config)) for path in paths]
     except InputError as error:
-        raise pytest.UsageError(str(error)) from error
+        # of all errors this one is shown as its message alone, without a traceback
+        raise pytest.Collector.CollectError(str(error)) from error
 
 
 def _terms(config: pytest.Config) -> tuple[tuple[str, ...], int | None, Path | None]:

@@ -113,3 +113,5 @@ def test_what_cannot_be_read_is_a_usage_error(tmp_path: Path, compare: Compare) 
     status, out = compare("--run", tmp_path / "nowhere")
     assert status == pytest.ExitCode.INTERRUPTED
     assert "no such run" in out
+    assert "Traceback" not in out
+    assert "pluggy" not in out

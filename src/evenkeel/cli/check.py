@@ -37,7 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("checks", nargs="+", metavar="EXPR", help="a check; quote it for the shell")
     parser.add_argument(
-        "--max-steps", type=int, metavar="N", help="a run that ended before step N is INCOMPLETE"
+        "--max-steps",
+        type=int,
+        metavar="N",
+        help="a run that ended before step N is INCOMPLETE (default: of a run's directory, as far "
+        "as its run.json says)",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 

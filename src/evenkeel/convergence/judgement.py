@@ -31,11 +31,15 @@ def judge_run(
     """Judge a run directory by its ``metrics.json`` (empty where absent), ``run.json`` and log.
 
     Args:
+        max_steps: how far it had to come; None: as far as ``run.json`` says.
         damage: what was lost of its metrics when they were collected, in words.
         repository: whose baselines it is compared with; default: the one it lies in, if any.
     """
     metrics = series.load(paths.metrics) if paths.metrics.exists() else {}
-    attempts = run_record.read(paths.run_json)["attempts"]
+    record = run_record.read(paths.run_json)
+    attempts = record["attempts"]
+    if max_steps is None and isinstance(record.get("max_steps"), int):
+        max_steps = record["max_steps"]
     last = attempts[-1] if attempts else {}
     exit_status = last.get("exit_status")
     state = RunState(

@@ -39,6 +39,13 @@ def test_a_run_is_judged_from_its_files_and_the_judgement_is_kept(tmp_path: Path
     assert kept["checks"][0]["margin"] == 0.5
 
 
+def test_without_a_limit_the_record_says_how_far_a_run_had_to_come(tmp_path: Path) -> None:
+    paths = make_run(tmp_path, [3.0, 1.5, 1.0], exit_status=run_record.TrainerExit.STOPPED)
+    run_record.add(paths.run_json, {"max_steps": 200})
+    judged = judgement.judge_run(paths, [CHECK], max_steps=None)
+    assert (judged.verdict, judged.message) == (Verdict.INCOMPLETE, "step 3 of 200")
+
+
 def test_a_run_without_metrics_is_judged_too(tmp_path: Path) -> None:
     paths = make_run(tmp_path, [], exit_status=1)
     paths.run_log.write_text("\n".join(f"line {n}" for n in range(5000)))
