@@ -81,6 +81,31 @@ def test_filters(
     assert [recipe["name"] for recipe in recipes] == names
 
 
+def test_a_name_without_a_strategy_is_shown_and_found(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = "grpo-qwen3-32b-4n4g"
+    llm = tree / "tests" / "test_suites" / "llm"
+    (llm / f"{short}.sh").write_text(BLOCK.format(nodes=4, minutes=30), encoding="utf-8")
+    (llm.parent / "performance.txt").write_text(f"llm/{short}.sh\n", encoding="utf-8")
+    assert main(["suite", "show", "performance", "--algo", "grpo", "--root", str(tree)]) == 0
+    assert lines(capsys.readouterr().out) == [
+        "suite recipe allocation GPU-hours last",
+        f"performance {short} 4n8g 32 -",
+        "1 recipe, 32 GPU-hours",
+    ]
+
+
+def test_a_bound_that_is_no_number_of_hours_is_wrong_usage(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text in ("abc", "1/0", "-3"):
+        with pytest.raises(SystemExit) as ended:
+            main(["suite", "show", f"--max-gpu-hours={text}", "--root", str(tree)])
+        assert ended.value.code == 2
+        assert f"{text!r} is no number of hours" in capsys.readouterr().err
+
+
 def test_what_cannot_be_read_is_named(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listing = tree / "tests" / "test_suites" / "nightly.txt"
     listing.write_text(f"llm/gone-x-1n8g-tp1.sh\nllm/{SMALL}.sh\n", encoding="utf-8")
