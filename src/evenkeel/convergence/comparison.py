@@ -227,7 +227,9 @@ class _Judge:
         place = int(items.place[i])
         if place < 0:
             return None
-        return self._edges(i)[place]
+        steps = self.aligned[self.names[i]].steps
+        edge = block_edges(len(steps), FINE)[place]
+        return int(steps[edge[0]]), int(steps[edge[1] - 1])
 
     def _edges(self, i: int) -> list[tuple[int, int]]:
         steps = self.aligned[self.names[i]].steps

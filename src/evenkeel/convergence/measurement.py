@@ -8,7 +8,7 @@ baseline mean in relative units, what is known of its spread, and its share of t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,9 +17,9 @@ from evenkeel.convergence.error_budget import SUMMARY_SHARES
 from evenkeel.convergence.metric_kinds import Direction, Kind
 from evenkeel.convergence.statistics import Array, Prior, Spread
 
-DF_KEPT = 0.8
+DF_KEPT = 0.85
 """A sample variance of heavy-tailed values tells less than its degrees of freedom say: with excess
-kurtosis k, df * 2 / (2 + k * (K - 1) / K). This is k = 0.6."""
+kurtosis k, df * 2 / (2 + k * (K - 1) / K). This is k = 0.45 at K = 5."""
 
 _LEAST_STEPS_FOR_SHAPE = 5
 _LEAST_STEPS_FOR_TARGET = 20
@@ -124,7 +124,7 @@ def measure(
     )
     floor = np.hypot([kind.numeric_floor for kind in kinds], quantum / np.sqrt(12.0))
     context = _Context(num_baseline, factor, units, floor, tuple(priors))
-    items = [_final(coarse, context)]
+    items = [_final(coarse, context, _tie_floor(values, context))]
     if coarse.shape[-1] > 1:
         items.append(_mean(coarse, context))
     if values.shape[2] >= _LEAST_STEPS_FOR_TARGET:
@@ -207,7 +207,23 @@ def _means(values: Array, context: _Context) -> tuple[Array, Array, Array, int]:
     return center, difference, variance, df
 
 
-def _final(coarse: Array, context: _Context) -> Items:
+def _tie_floor(values: Array, context: _Context) -> Array:
+    """What spread single numbers may hide that are the same in all baseline runs, (metrics,).
+
+    They are deterministic, or the ticks of their quantum are too wide to tell the runs apart, and
+    the next run may well be a tick away. Ticks are about as wide as spreads usually are; the more
+    runs agree, the narrower the spread must be in terms of ticks. Whole curves that agree to the
+    last digit cannot be an accident of rounding.
+    """
+    old = values[:, : context.num_baseline]
+    tied = (old == old[:, :1]).all(axis=(1, 2))
+    if values.shape[2] >= _LEAST_STEPS_FOR_SHAPE or context.num_baseline < 2:
+        return np.zeros(len(values))
+    usual = np.exp([prior.log_center for prior in context.priors])
+    return np.asarray(np.where(tied, usual * np.sqrt(3 / context.num_baseline), 0.0))
+
+
+def _final(coarse: Array, context: _Context, tie_floor: Array) -> Items:
     center, difference, own, df = _means(coarse[..., -1], context)
     num_local = max(1, coarse.shape[-1] // 2)
     residuals, _ = summaries.pooled_residuals(coarse[..., -num_local:], context.num_baseline)
@@ -216,7 +232,9 @@ def _final(coarse: Array, context: _Context) -> Items:
     dfs = df * np.maximum(1.0, share * num_local)
     variance = np.maximum(local, 0.5 * (own + local))
     name = "final" if coarse.shape[-1] > 1 else "value"
-    return _items(name, center, difference, context.spread(variance, dfs), "final")
+    spread = context.spread(variance, dfs)
+    spread = replace(spread, floor=np.maximum(spread.floor, tie_floor))
+    return _items(name, center, difference, spread, "final")
 
 
 def _mean(coarse: Array, context: _Context) -> Items:

@@ -143,21 +143,23 @@ class Spread:
 def tail(z: Any) -> Array:
     """P(noise > z) for the unit-variance t of ``NOISE_DF`` degrees (Abramowitz & Stegun 26.7.4)."""
     t = np.asarray(z, dtype=np.float64) / UNIT
-    cos2 = NOISE_DF / (NOISE_DF + t * t)
-    sine = t / np.sqrt(NOISE_DF + t * t)
-    total = np.ones_like(cos2)
-    term = np.ones_like(cos2)
-    for k in range(1, NOISE_DF // 2):
-        term = term * cos2 * (2 * k - 1) / (2 * k)
-        total = total + term
-    upper = 0.5 - 0.5 * np.abs(sine) * total
+    square = t * t
+    cos2 = NOISE_DF / (NOISE_DF + square)
+    total = np.full_like(cos2, _SERIES[-1])
+    for coefficient in _SERIES[-2::-1]:
+        total *= cos2
+        total += coefficient
+    upper = 0.5 - 0.5 * t / np.sqrt(NOISE_DF + square) * total
     # the difference cancels far out; only the leading term of the tail is left there
-    size = np.abs(t)
-    far = _FAR * np.maximum(size, 1.0) ** -NOISE_DF
-    upper = np.where(size > 300.0, far, upper)
-    return np.where(t >= 0, upper, 1.0 - upper)
+    if t.size and square.max() > _FAR_FROM**2:
+        far = _FAR * np.maximum(np.abs(t), 1.0) ** -NOISE_DF
+        upper = np.where(t > _FAR_FROM, far, upper)
+    return np.asarray(upper)
 
 
+_FAR_FROM = 300.0
+# 1, 1/2, (1 * 3)/(2 * 4), …: one per even power of the cosine below NOISE_DF
+_SERIES = [math.prod((2 * j - 1) / (2 * j) for j in range(1, k + 1)) for k in range(NOISE_DF // 2)]
 # density ~ C * NOISE_DF^((NOISE_DF+1)/2) * t^-(NOISE_DF+1), integrated
 _FAR = NOISE_DF ** (NOISE_DF / 2 - 1) / float(special.beta(NOISE_DF / 2, 0.5))
 

@@ -9,6 +9,7 @@ that follows is a function of the blocks. Arrays have shape (metrics, runs, step
 from __future__ import annotations
 
 import itertools
+from functools import lru_cache
 
 import numpy as np
 
@@ -48,11 +49,12 @@ def _middle_mean(values: Array) -> Array:
     return np.asarray(np.sort(values, axis=-1)[..., cut : size - cut].mean(axis=-1))
 
 
-def block_edges(num_steps: int, count: int) -> list[tuple[int, int]]:
+@lru_cache(maxsize=64)
+def block_edges(num_steps: int, count: int) -> tuple[tuple[int, int], ...]:
     """(first, past the last) position of each block that ``blocks`` makes."""
     count = min(count, num_steps)
     edges = np.linspace(0, num_steps, count + 1).round().astype(int)
-    return [(int(a), int(b)) for a, b in itertools.pairwise(edges)]
+    return tuple((int(a), int(b)) for a, b in itertools.pairwise(edges))
 
 
 def steadied(fine: Array, block_size: int) -> Array:
