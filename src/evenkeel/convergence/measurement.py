@@ -23,6 +23,9 @@ kurtosis k, df * 2 / (2 + k * (K - 1) / K). This is k = 0.45 at K = 5."""
 
 _LEAST_STEPS_FOR_SHAPE = 5
 _LEAST_STEPS_FOR_TARGET = 20
+_LEAST_STEPS_FOR_NOISE = 10
+_PER_STEP_NOISE = 4.0
+_NOISE_SPREAD = 1.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +126,8 @@ def measure(
         units.log, np.abs(_level(raw_fine)), units.scale
     )
     floor = np.hypot([kind.numeric_floor for kind in kinds], quantum / np.sqrt(12.0))
+    if values.shape[2] >= _LEAST_STEPS_FOR_NOISE:
+        priors = _narrowed(priors, summaries.step_noise(units.relative(values), num_baseline))
     context = _Context(num_baseline, factor, units, floor, tuple(priors))
     items = [_final(coarse, context, _tie_floor(values, context))]
     if coarse.shape[-1] > 1:
@@ -152,6 +157,26 @@ class _Context:
             np.array([prior.log_center for prior in self.priors]),
             np.array([prior.log_spread for prior in self.priors]),
         )
+
+
+def _narrowed(priors: Sequence[Prior], noise: Array) -> list[Prior]:
+    """Priors of curves, with what their steps tell: two independent opinions are multiplied.
+
+    Runs that follow each other closely from step to step (the same data, the same seed) do not
+    drift far apart either: sigma is about ``_PER_STEP_NOISE`` times the noise of single steps
+    between runs, give or take a factor of e^``_NOISE_SPREAD``. Runs on other data differ much
+    more from step to step than as a whole, so this only ever lowers a prior.
+    """
+    made = []
+    for prior, sd in zip(priors, noise, strict=True):
+        center = float(np.log(max(_PER_STEP_NOISE * sd, 1e-9)))
+        if center >= prior.log_center:
+            made.append(prior)
+            continue
+        old, new = prior.log_spread**-2, _NOISE_SPREAD**-2
+        mean = (old * prior.log_center + new * center) / (old + new)
+        made.append(Prior(mean, float((old + new) ** -0.5), prior.num_groups))
+    return made
 
 
 def _units(fine: Array, num_baseline: int, kinds: Sequence[Kind]) -> Units:

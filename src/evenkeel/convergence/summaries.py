@@ -125,6 +125,21 @@ def independent_share(residuals: Array, df: int) -> Array:
     return np.asarray((1 + 0.5 * (ratio - 1)) / num_blocks)
 
 
+def step_noise(values: Array, num_baseline: int) -> Array:
+    """Standard deviation of single steps between runs, without what changes slowly, (metrics,).
+
+    From the differences of neighbouring steps of the difference of two runs: of the first two
+    baseline runs, else of the baseline run and the new one. Robust (median absolute deviation).
+    """
+    if values.shape[1] < 2:
+        return np.full(len(values), np.inf)
+    other = 1 if num_baseline > 1 else num_baseline
+    steps = np.diff(values[:, other] - values[:, 0], axis=1)
+    steps = steps - np.median(steps, axis=1, keepdims=True)
+    # a difference of two runs and of two steps has four times the variance of one
+    return np.asarray(1.4826 * np.median(np.abs(steps), axis=1) / 2.0)
+
+
 def neighbourhood(variance: Array, reach: int) -> Array:
     """Mean over each block and its ``reach`` neighbours on both sides, (metrics, blocks)."""
     if reach < 1:

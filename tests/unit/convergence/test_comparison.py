@@ -193,3 +193,39 @@ def test_the_contract_of_json() -> None:
         ]  # fmt: skip
         assert one["low"] <= one["value"] <= one["high"]
         assert one["minimum_detectable_change"] > 0
+
+
+def same_data(seed: int, change: Change | None = None) -> Metrics:
+    """A run that differs from its like by rounding alone."""
+    noise = np.random.default_rng(seed).standard_normal(300)
+
+    def rounded(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
+        moved = values * (1 + 1e-5 * noise)
+        return moved if change is None else change(steps, moved)
+
+    return run(1, change=rounded)
+
+
+def test_runs_that_follow_each_other_closely_need_no_spread_to_show_a_drift() -> None:
+    def drifting(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
+        return values * (1 + 0.03 * steps / steps[-1])
+
+    assert verdict(same_data(2), [same_data(1)]) is Verdict.PASS
+    assert verdict(same_data(2, drifting), [same_data(1)]) is Verdict.REGRESSED
+    assert verdict(run(77, change=drifting), [run(1)]) is not Verdict.REGRESSED
+
+
+def test_healthy_runs_of_many_recipes_raise_no_more_alarms_than_promised() -> None:
+    alarms = 0
+    options = Options(budget=Budget(looks=1), with_advice=False)
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        settings = {
+            "between": float(np.exp(random.normal(np.log(0.003), 1))),
+            "within": float(np.exp(random.normal(np.log(0.02), 1))),
+            "num_steps": int(random.choice([20, 100, 300])),
+        }
+        runs = [run(1000 * seed + number, **settings) for number in range(6)]
+        alarms += compare_runs(runs[:5], runs[5:], options).verdict is not Verdict.PASS
+    # 0.6 are promised at most; 5 would come once in 2,500 such sets
+    assert alarms <= 4
