@@ -96,7 +96,9 @@ def last_training_step(metrics: Mapping[str, Mapping[int, float]]) -> int:
 
 def write(judgement: Judgement, paths: RunPaths) -> None:
     """Keep the judgement as ``verdict.json``."""
-    record = {"schema_version": SCHEMA_VERSION, "recipe": paths.name, **as_json(judgement)}
+    # results may lie elsewhere (EVENKEEL_EXP_DIR): the folder need not be called like the recipe
+    recipe = run_record.read(paths.run_json).get("recipe") or paths.name
+    record = {"schema_version": SCHEMA_VERSION, "recipe": recipe, **as_json(judgement)}
     atomic_file.write_json(paths.verdict, record)
 
 

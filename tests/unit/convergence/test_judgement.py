@@ -46,6 +46,15 @@ def test_without_a_limit_the_record_says_how_far_a_run_had_to_come(tmp_path: Pat
     assert (judged.verdict, judged.message) == (Verdict.INCOMPLETE, "step 3 of 200")
 
 
+def test_the_kept_judgement_names_the_recipe_wherever_it_lies(tmp_path: Path) -> None:
+    paths = make_run(tmp_path, [3.0, 2.0, 1.0])
+    run_record.add(paths.run_json, {"recipe": "sft-y-1n1g-fsdp2tp1"})
+    judgement.write(judgement.judge_run(paths, [CHECK], max_steps=3), paths)
+    kept = judgement.read(paths)
+    assert kept is not None
+    assert kept["recipe"] == "sft-y-1n1g-fsdp2tp1"
+
+
 def test_a_run_without_metrics_is_judged_too(tmp_path: Path) -> None:
     paths = make_run(tmp_path, [], exit_status=1)
     paths.run_log.write_text("\n".join(f"line {n}" for n in range(5000)))
