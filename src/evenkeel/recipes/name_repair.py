@@ -125,10 +125,22 @@ def _without_repeats(tail: list[str], grammar: StrategyGrammar) -> list[str]:
             continue
         try:
             grammar.read([*kept, sound])
-        except StrategyError:
+        except StrategyError as error:
+            # what stands before the second 'tp' of fsdp2tp2tp4 may stay
+            before = sound[: error.offset]
+            if error.word == len(kept) and _is_readable([*kept, before], grammar):
+                kept.append(before)
             continue
         kept.append(sound)
     return kept
+
+
+def _is_readable(tail: list[str], grammar: StrategyGrammar) -> bool:
+    try:
+        grammar.read(tail)
+    except StrategyError:
+        return False
+    return grammar.is_strategy(tail[-1])
 
 
 def _mended(word: str, grammar: StrategyGrammar) -> Iterator[str]:
