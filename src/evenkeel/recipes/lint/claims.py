@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 _VERSION = re.compile(r"\.v(\d+)$")
+_ALGORITHM = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _ALLOCATION = re.compile(r"(\d+)n(\d+)g")
 _CONTEXT_LENGTH = re.compile(r"\d+[kK]")
 _BACKENDS = {
@@ -71,6 +72,11 @@ class Claims:
 def words_of(name: str) -> list[str]:
     """The words of a name: what stands between hyphens, without the version."""
     return _VERSION.sub("", name).split("-")
+
+
+def is_algorithm(word: str) -> bool:
+    """Whether a word may be an algorithm, known or not, with or without ``vlm_``."""
+    return _ALGORITHM.fullmatch(word) is not None
 
 
 def is_layout(word: str) -> bool:

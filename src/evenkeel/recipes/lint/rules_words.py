@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evenkeel.errors import InputError
 from evenkeel.recipes import name, name_exception, vocabulary
-from evenkeel.recipes.lint.claims import is_layout, read_claims, words_of
+from evenkeel.recipes.lint.claims import is_algorithm, is_layout, read_claims, words_of
 from evenkeel.recipes.lint.registry import Finding, Severity, Subject, declare, looks_at
 from evenkeel.recipes.lint.setup import setup_of_driver
 from evenkeel.recipes.lint.tree import Tree, mirrored_driver
@@ -68,6 +68,16 @@ def _name(tree: Tree, path: str, text: str, ours: bool) -> Iterator[Finding]:
             1,
             "the name does not say on how many nodes and GPUs it runs",
             f"rename it to {name.SHAPE}, or declare the exception: {name_exception.SYNTAX}",
+        )
+    first = words_of(stem)[0]
+    if tree.begins_with_algorithms and not is_algorithm(first):
+        yield Finding(
+            GRAMMAR.code,
+            path,
+            1,
+            f"the name begins with {first!r}, which is no algorithm: one is written in small "
+            "letters and digits, such as sft or grpo",
+            f"rename it to {name.SHAPE}",
         )
     yield from _slips(tree, path, stem)
 

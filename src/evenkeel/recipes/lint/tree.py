@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from evenkeel.errors import InputError, did_you_mean
-from evenkeel.recipes.lint.claims import read_claims, words_of
+from evenkeel.recipes.lint.claims import is_algorithm, read_claims, words_of
 from evenkeel.recipes.lint.driver_file import DriverFile
 from evenkeel.recipes.lint.listing_file import ListingFile
 from evenkeel.recipes.lint.recipe_file import RecipeFile, RecipeFiles
@@ -181,6 +181,12 @@ class Tree:
         """Whether names say on what they run: not where most of several do without."""
         stated = sum(read_claims(name).allocation is not None for name in self.names)
         return len(self.names) < 4 or 2 * stated > len(self.names)
+
+    @cached_property
+    def begins_with_algorithms(self) -> bool:
+        """Whether that is how this tree writes names: nearly all of several do."""
+        begun = sum(is_algorithm(words_of(name)[0]) for name in self.names)
+        return len(self.names) >= 4 and 10 * begun >= 9 * len(self.names)
 
     @cached_property
     def declares_gpus_per_node(self) -> bool:

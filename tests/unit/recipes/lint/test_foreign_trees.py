@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from foreign_tree import (
     CHECKS,
+    PLANT_MODEL,
     ForeignTree,
     add_correct_recipes,
     cluster,
@@ -264,6 +265,14 @@ def no_allocation_in_the_name(tree: ForeignTree) -> None:
     tree.add("dapo-qwen2.5-7b", cluster(1, 8))
 
 
+def no_hyphen_behind_the_algorithm(tree: ForeignTree) -> None:
+    for nodes in (1, 2, 4, 8, 16):
+        for tail in ("fsdp2", "dtensor2tp1"):
+            name = f"grpo-{PLANT_MODEL}-{nodes}n8g-{tail}"
+            tree.add(name, cluster(nodes, 8), block=config(nodes))
+    tree.add("grpo_qwen2.5-7b-1n8g-fsdp2tp1", cluster(1, 8))
+
+
 def disabled_without_owner(tree: ForeignTree) -> None:
     tree.add(NAME, GOOD, block=config(4), listing=None)
     row = f"llm/{NAME}.sh  # diverges since the last update; since: 2026-11-01\n"
@@ -322,6 +331,7 @@ PLANTED: list[tuple[Callable[[ForeignTree], None], list[tuple[str, str, int]]]] 
     (long_and_no_longer, [("EK208", f"{L}/{NAME}-long.sh", 8)]),
     (mistyped_word, [("EK202", f"{L}/grpo-mixtral-8x7b-instrct-4n8g-fsdp2tp2.sh", 1)]),
     (no_allocation_in_the_name, [("EK201", f"{L}/dapo-qwen2.5-7b.sh", 1)]),
+    (no_hyphen_behind_the_algorithm, [("EK201", f"{L}/grpo_qwen2.5-7b-1n8g-fsdp2tp1.sh", 1)]),
     (disabled_without_owner, [("EK106", "tests/test_suites/disabled.txt", 1)]),
 ]
 
