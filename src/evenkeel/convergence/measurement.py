@@ -17,14 +17,14 @@ from evenkeel.convergence.error_budget import SUMMARY_SHARES
 from evenkeel.convergence.metric_kinds import Direction, Kind
 from evenkeel.convergence.statistics import Array, Prior, Spread
 
-DF_KEPT = 0.85
+DF_KEPT = 0.8
 """A sample variance of heavy-tailed values tells less than its degrees of freedom say: with excess
-kurtosis k, df * 2 / (2 + k * (K - 1) / K). This is k = 0.45 at K = 5."""
+kurtosis k, df * 2 / (2 + k * (K - 1) / K). This is k = 0.6 at K = 5."""
 
 _LEAST_STEPS_FOR_SHAPE = 5
 _LEAST_STEPS_FOR_TARGET = 20
 _LEAST_STEPS_FOR_NOISE = 10
-_PER_STEP_NOISE = 4.0
+_PER_STEP_NOISE = 6.0
 _NOISE_SPREAD = 1.5
 
 
@@ -122,7 +122,8 @@ def measure(
     block_size = values.shape[2] // raw_fine.shape[2]
     fine = summaries.steadied(units.relative(raw_fine), block_size)
     coarse = summaries.blocks(units.relative(raw_fine), summaries.COARSE)
-    quantum = _quantum(values[:, :num_baseline]) / np.where(
+    old = values[:, :num_baseline]
+    quantum = np.maximum(_quantum(old), _rounding(old)) / np.where(
         units.log, np.abs(_level(raw_fine)), units.scale
     )
     floor = np.hypot([kind.numeric_floor for kind in kinds], quantum / np.sqrt(12.0))
@@ -222,6 +223,21 @@ def _quantum(values: Array) -> Array:
     return np.asarray(np.where(found, least, 0.0))
 
 
+def _rounding(values: Array) -> Array:
+    """The unit to which a metric was rounded where it was written, (metrics,).
+
+    0 where it has more than 6 decimals. Runs on the same data round alike, so that a mean over
+    steps is not finer than its parts.
+    """
+    sample = values[:, :, :: max(1, values.shape[2] // 50)].reshape(len(values), -1)
+    found = np.zeros(len(values))
+    for decimals in range(6, -1, -1):
+        scaled = sample * 10.0**decimals
+        whole = np.abs(scaled - scaled.round()) <= 1e-9 * np.maximum(np.abs(scaled), 1.0)
+        found = np.where(whole.all(axis=1), 10.0**-decimals, found)
+    return found
+
+
 def _means(values: Array, context: _Context) -> tuple[Array, Array, Array, int]:
     """(baseline mean, new minus baseline, own variance, df) of per-run numbers (metrics, runs)."""
     old, new = values[:, : context.num_baseline], values[:, context.num_baseline :]
@@ -300,7 +316,7 @@ def _block_spread(fine: Array, context: _Context) -> tuple[Array, Array]:
     reach = fine.shape[-1] // 10
     smooth = np.maximum(summaries.neighbourhood(variance, reach), 0.5 * variance)
     share = summaries.independent_share(residuals, df)
-    return np.sqrt(smooth), df * np.maximum(1.0, share * (2 * reach + 1))
+    return np.sqrt(smooth), df * np.maximum(1.0, 0.5 * share * (2 * reach + 1))
 
 
 def _shape(fine: Array, sd: Array, df: Array, context: _Context) -> Items:
