@@ -61,7 +61,8 @@ def described_config(keys: dict[str, Any]) -> PretrainedConfig:
             f"{did_you_mean(str(model_type), CONFIG_MAPPING)}"
         )
     # transformers keeps unknown keys without a word, and the default of the key meant stays
-    known = set(CONFIG_MAPPING[model_type]().to_dict()) | _ALWAYS_KNOWN
+    config_class = CONFIG_MAPPING[model_type]
+    known = set(config_class().to_dict()) | set(config_class.attribute_map) | _ALWAYS_KNOWN
     for key in keys:
         if key not in known:
             raise InputError(

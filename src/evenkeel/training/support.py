@@ -5,11 +5,18 @@ from __future__ import annotations
 
 from evenkeel.errors import InputError
 from evenkeel.recipes.config import DEFAULT, ResolvedRecipe
-from evenkeel.recipes.schema import Precision
+from evenkeel.recipes.schema import Backend, Precision
 
 _SECTIONS = {
-    "lora": "low-rank updates",
-    "moe": "options of a mixture of experts",
+    Backend.FSDP2: {
+        "lora": "low-rank updates",
+        "moe": "options of a mixture of experts",
+    },
+    Backend.MEGATRON: {
+        "lora": "low-rank updates",
+        "vision": "vision-language models",
+        "generation": "sampling of answers",
+    },
 }
 
 
@@ -20,7 +27,7 @@ def check_supported(resolved: ResolvedRecipe) -> None:
         InputError: with the place that asked for it.
     """
     policy = resolved.recipe.policy
-    for section, what in _SECTIONS.items():
+    for section, what in _SECTIONS[policy.backend].items():
         if getattr(policy, section) is not None:
             raise _refusal(resolved, f"policy.{section}", f"asks for {what}", "remove the section")
     if policy.precision is Precision.FP8:
@@ -36,7 +43,8 @@ def _refusal(resolved: ResolvedRecipe, key: str, what: str, fix: str) -> InputEr
     )
     is_said = origin.path != DEFAULT  # an empty section holds only defaults
     return InputError(
-        f"{key} {what}, which this version does not train",
+        f"{key} {what}, which this version does not train with policy.backend="
+        f"{resolved.recipe.policy.backend.value}",
         path=origin.path if is_said else resolved.path,
         line=origin.line,
         fix=fix,

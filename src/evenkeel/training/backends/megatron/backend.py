@@ -62,7 +62,9 @@ class MegatronBackend(Backend):
         self._policy = policy = recipe.policy
         self.device = world.device
         if world.device.type == "cpu":
-            cpu_shim.apply()
+            cpu_shim.apply(cpu_shim.PATCHES)
+        if not model_chunks.uses_transformer_engine(world.device):
+            cpu_shim.apply(cpu_shim.WITHOUT_ENGINE)
         self._architecture = architecture(config, policy, world.device)
         self._layout = layout.join_groups(policy.parallel, world)
         self.place = self._layout.place

@@ -1,8 +1,9 @@
-"""What megatron-core needs replaced to train on a machine without a GPU.
+"""What megatron-core needs replaced to train without a GPU or without Transformer Engine.
 
 The library asks for CUDA by name in places where nothing of CUDA is needed. Each patch below stands
 for one such place; none changes a number. They are applied once per process, only when the ranks
-compute on the CPU, and only to the library's own modules where that is possible.
+compute on the CPU or the engine is not installed, and only to the library's own modules where that
+is possible.
 """
 
 from __future__ import annotations
@@ -92,6 +93,26 @@ PATCHES = (
     Patch(_UTILS, "torch.tensor", "result of local_multi_tensor_l2_norm", _on_cpu),
 )
 
+WITHOUT_ENGINE = (
+    Patch(
+        "megatron.core.transformer.moe.moe_utils",
+        "te_general_gemm",
+        "router_gating_linear asks for it without looking whether it was found",
+        lambda _: None,
+    ),
+    Patch(
+        "megatron.core.transformer.multi_latent_attention",
+        "TELinear",
+        "isinstance() of a class that was not found",
+        lambda _: _Absent,
+    ),
+)
+"""Needed wherever Transformer Engine is not installed, on a GPU too."""
+
+
+class _Absent:
+    """Nothing is an instance of it."""
+
 
 class _Overlay:
     """A module with some names replaced; everything else is the module's."""
@@ -106,11 +127,11 @@ class _Overlay:
 _applied: set[Patch] = set()
 
 
-def apply(patches: tuple[Patch, ...] = PATCHES) -> None:
+def apply(patches: tuple[Patch, ...]) -> None:
     """Apply each patch that has not been applied to this process.
 
     Raises:
-        AttributeError: the library has no such place (any more).
+        AttributeError: the library has no such module or class (any more).
     """
     for patch in patches:
         if patch in _applied:
@@ -123,5 +144,6 @@ def apply(patches: tuple[Patch, ...] = PATCHES) -> None:
                 inner = _Overlay(torch)
                 setattr(owner, step, inner)
             owner = inner
-        setattr(owner, name, patch.replacement(getattr(owner, name)))
+        # the library defines some names only where it finds what they stand for
+        setattr(owner, name, patch.replacement(getattr(owner, name, None)))
         _applied.add(patch)
