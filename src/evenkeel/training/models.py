@@ -76,8 +76,15 @@ def described_config(keys: dict[str, Any]) -> PretrainedConfig:
     return config
 
 
-_ALWAYS_KNOWN = {"model_type", "rope_theta", "rope_scaling", "tie_word_embeddings", "torch_dtype"}
-"""Keys that configuration classes accept and store under another name."""
+_ALWAYS_KNOWN = {
+    "model_type",
+    "head_dim",
+    "rope_theta",
+    "rope_scaling",
+    "tie_word_embeddings",
+    "torch_dtype",
+}
+"""Keys that configuration classes accept and store under another name, or without declaring them."""
 
 
 def _check_agrees(config: PretrainedConfig, policy: Policy) -> None:

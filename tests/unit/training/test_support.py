@@ -32,6 +32,9 @@ def test_what_would_be_ignored_is_refused(path: Path, text: str, line: int, mess
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError) as caught:
         check_supported(load(path))
-    assert caught.value.message == f"{message}, which this version does not train"
+    assert (
+        caught.value.message
+        == f"{message}, which this version does not train with policy.backend=fsdp2"
+    )
     assert caught.value.path == str(path)
     assert caught.value.line in (line, None)

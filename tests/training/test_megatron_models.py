@@ -1,0 +1,210 @@
+"""megatron-core's models compute what transformers' compute with the same weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from evenkeel.errors import InputError
+from evenkeel.recipes import config
+from evenkeel.recipes.schema import (
+    Backend,
+    Cluster,
+    Device,
+    Moe,
+    Parallel,
+    Policy,
+    Precision,
+    Recipe,
+    TokenDispatcher,
+)
+from evenkeel.training import models
+from evenkeel.training.data.batches import MicroBatch
+from evenkeel.training.distributed import joined
+from evenkeel.training.support import check_supported
+
+# the library warns of what its own parts leave out
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:megatron")
+
+MAX_DIFFERENCE = 2e-6
+"""Of log probabilities in fp32; 5e-7 was seen."""
+
+BASE = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+DEEPSEEK = {
+    "num_key_value_heads": 4,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 8,
+}
+YARN = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "mscale": 0.707,
+    "mscale_all_dim": 0.707,
+    "original_max_position_embeddings": 16,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {"model_type": "llama", "head_dim": 16},
+    "llama, tied, llama3 positions": {
+        "model_type": "llama",
+        "rope_scaling": LLAMA3,
+        "tie_word_embeddings": True,
+    },
+    "mistral": {"model_type": "mistral", "sliding_window": None},
+    "qwen2": {"model_type": "qwen2"},
+    "qwen3": {"model_type": "qwen3", "head_dim": 8},
+    "gemma": {"model_type": "gemma", "head_dim": 8},
+    "mixtral": {"model_type": "mixtral", "num_local_experts": 4},
+    "qwen3_moe": {
+        "model_type": "qwen3_moe",
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "norm_topk_prob": True,
+        "mlp_only_layers": [0],
+    },
+    "deepseek_v2, yarn": {
+        "model_type": "deepseek_v2",
+        **DEEPSEEK,
+        "q_lora_rank": None,
+        "norm_topk_prob": False,
+        "topk_method": "greedy",
+        "rope_scaling": YARN,
+    },
+    "deepseek_v3": {
+        "model_type": "deepseek_v3",
+        **DEEPSEEK,
+        "q_lora_rank": 12,
+        "n_group": 1,
+        "topk_group": 1,
+        "norm_topk_prob": True,
+        "routed_scaling_factor": 2.446,
+    },
+}
+
+
+def recipe_of(model: dict[str, Any], **policy: Any) -> Recipe:
+    moe = Moe(token_dispatcher=TokenDispatcher.ALLGATHER, grouped_gemm=False)
+    return Recipe(
+        policy=Policy(
+            model_config={**BASE, **model},
+            backend=Backend.MEGATRON,
+            precision=Precision.FLOAT32,
+            moe=moe,
+            **policy,
+        ),
+        cluster=Cluster(device=Device.CPU),
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_computes_what_transformers_computes_and_converts_back(family: str) -> None:
+    from evenkeel.training.backends.megatron.backend import MegatronBackend
+
+    recipe = recipe_of(FAMILIES[family])
+    ids = torch.randint(3, 64, (2, 16), generator=torch.Generator().manual_seed(1))
+    positions = torch.arange(16).expand(2, 16)
+    batch = MicroBatch(ids, ids, positions, torch.ones_like(ids), None, 32, ((0,), (1,)))
+    with joined(recipe, {}) as world:
+        described = models.load_config(recipe.policy)
+        backend = MegatronBackend(recipe, described, world)
+        reference = models.build(recipe, described).eval()
+        with torch.no_grad():
+            wanted = reference(ids).logits.log_softmax(-1)
+        found = backend.read([batch], lambda output, _: {"logs": output.log_probs()})[0]["logs"]
+        assert wanted.std() > 0.1
+        assert (found - wanted).abs().max() < MAX_DIFFERENCE
+        back = dict(backend.whole_weights())
+    whole = reference.state_dict()
+    if described.tie_word_embeddings:
+        del whole["lm_head.weight"]
+    assert set(back) == set(whole)
+    assert all(torch.equal(back[name], weight) for name, weight in whole.items())
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ({"model_type": "gpt2"}, "which does not train models of type 'gpt2'"),
+        ({"model_type": "llama", "attention_bias": True}, "has biases in its output projection"),
+        ({"model_type": "mistral", "sliding_window": 8}, "a sliding window"),
+        ({"model_type": "llama", "attention_dropout": 0.1}, "trains without dropout"),
+    ],
+)
+def test_what_it_would_train_otherwise_is_refused(model: dict[str, Any], words: str) -> None:
+    from evenkeel.training.backends.megatron.architecture import architecture
+
+    described = models.described_config(
+        model if model["model_type"] == "gpt2" else {**BASE, **model}
+    )
+    with pytest.raises(InputError, match=words):
+        architecture(described, recipe_of(model).policy, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("parallel", "ranks", "words"),
+    [
+        (Parallel(tensor_parallel_size=2), 3, "asks for tensor 2 x pipeline 1 x context 1 = 2"),
+        (Parallel(expert_parallel_size=4), 2, "does not divide the 2 rank"),
+        (Parallel(virtual_pipeline_parallel_size=2), 2, "without a pipeline"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(parallel: Parallel, ranks: int, words: str) -> None:
+    from evenkeel.training.backends.megatron.layout import check_sizes
+
+    with pytest.raises(InputError, match=words):
+        check_sizes(parallel, ranks)
+
+
+ROOT = Path(__file__).parents[2]
+GPU_RECIPES = sorted(
+    path
+    for path in (ROOT / "examples/configs/recipes/llm").glob("*.yaml")
+    if config.load(path).recipe.policy.backend is Backend.MEGATRON
+)
+
+
+@pytest.mark.parametrize("path", GPU_RECIPES, ids=lambda path: path.stem)
+def test_every_megatron_recipe_has_an_architecture(path: Path) -> None:
+    from evenkeel.training.backends.megatron.architecture import architecture
+
+    resolved = config.load(path)
+    policy = resolved.recipe.policy
+    if policy.precision is Precision.FP8 or policy.generation is not None:
+        with pytest.raises(InputError, match=r"does not train with policy\.backend=megatron"):
+            check_supported(resolved)
+        return
+    check_supported(resolved)
+    described = models.described_config(policy.model_config)
+    device = torch.device(resolved.recipe.cluster.device.value)
+    made = architecture(described, policy, device)
+    assert made.config.num_layers == described.num_hidden_layers
