@@ -84,7 +84,7 @@ _ALWAYS_KNOWN = {
     "tie_word_embeddings",
     "torch_dtype",
 }
-"""Keys that configuration classes accept and store under another name, or without declaring them."""
+"""Keys that configuration classes accept without declaring them under this name."""
 
 
 def _check_agrees(config: PretrainedConfig, policy: Policy) -> None:
