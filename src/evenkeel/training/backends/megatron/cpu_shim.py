@@ -85,7 +85,7 @@ PATCHES = (
         "recomputation keeps a generator",
         lambda _: _nothing,
     ),
-    Patch(_RANDOM, "_set_cuda_rng_state", "and sets it again", lambda _: _nothing),
+    Patch(_RANDOM, "_set_cuda_rng_state", "and queues setting it", lambda _: _nothing),
     Patch(_SCHEDULES, "torch.zeros", "total_num_tokens of every schedule", _on_cpu),
     Patch(_OPTIMIZER, "torch.tensor", "MixedPrecisionOptimizer._scale_one", _on_cpu),
     Patch(_CLIP, "torch.zeros", "overflow flag of get_grad_norm_fp32", _on_cpu),
@@ -124,7 +124,8 @@ class _Overlay:
         return getattr(self._base, name)
 
 
-_applied: set[Patch] = set()
+_originals: dict[Patch, Any] = {}
+"""What each applied patch has replaced."""
 
 
 def apply(patches: tuple[Patch, ...]) -> None:
@@ -134,16 +135,26 @@ def apply(patches: tuple[Patch, ...]) -> None:
         AttributeError: the library has no such module or class (any more).
     """
     for patch in patches:
-        if patch in _applied:
-            continue
-        owner: Any = importlib.import_module(patch.module)
-        *path, name = patch.attribute.split(".")
-        for step in path:
-            inner = getattr(owner, step)
-            if inner is torch:  # the library's name for it, not torch itself
-                inner = _Overlay(torch)
-                setattr(owner, step, inner)
-            owner = inner
-        # the library defines some names only where it finds what they stand for
-        setattr(owner, name, patch.replacement(getattr(owner, name, None)))
-        _applied.add(patch)
+        if patch not in _originals:
+            owner, name = _place(patch)
+            # the library defines some names only where it finds what they stand for
+            _originals[patch] = getattr(owner, name, None)
+            setattr(owner, name, patch.replacement(_originals[patch]))
+
+
+def revert(patch: Patch) -> None:
+    """Take an applied patch back: tests ask so whether the library still needs it."""
+    owner, name = _place(patch)
+    setattr(owner, name, _originals.pop(patch))
+
+
+def _place(patch: Patch) -> tuple[Any, str]:
+    owner: Any = importlib.import_module(patch.module)
+    *path, name = patch.attribute.split(".")
+    for step in path:
+        inner = getattr(owner, step)
+        if inner is torch:  # the library's name for it, not torch itself
+            inner = _Overlay(torch)
+            setattr(owner, step, inner)
+        owner = inner
+    return owner, name
