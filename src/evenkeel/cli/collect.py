@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from evenkeel.errors import EXIT_FINDING, EXIT_OK
+from evenkeel.errors import EXIT_FINDING, EXIT_OK, InputError
 from evenkeel.metrics import series
 from evenkeel.metrics.collection import Collection, OnConflict, collect
 
@@ -53,6 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Collect, write, and say what was found."""
+    if args.output.is_dir() or str(args.output) == "-":
+        raise InputError(
+            f"--output {args.output} is no file",
+            fix=f"name the file to write, such as {args.log_dir.parent / 'metrics.json'}",
+        )
     earlier = None
     if args.resume_state is not None:
         from evenkeel.metrics import resume_state

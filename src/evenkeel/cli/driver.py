@@ -11,7 +11,13 @@ from pathlib import Path
 
 from evenkeel import run_record
 from evenkeel.convergence.verdict import Verdict
-from evenkeel.errors import EXIT_FINDING, EXIT_INPUT, EXIT_MACHINE, InputError
+from evenkeel.errors import (
+    EXIT_FINDING,
+    EXIT_INPUT,
+    EXIT_INTERRUPTED,
+    EXIT_MACHINE,
+    InputError,
+)
 from evenkeel.run_paths import Repository, RunPaths
 
 NOT_REACHED = 9
@@ -22,7 +28,7 @@ examples:
   evenkeel driver judge --run-dir llm/NAME --max-steps 200 'max(data["train/loss"]) < 7'
 
 exit status of 'reached': 9 while there are steps left, else that of the recorded verdict
-exit status of 'train': that of the trainer; 2 or 3 when it could not be started
+exit status of 'train': that of the trainer; 2 or 3 when it could not be started; 130 after Ctrl-C
 exit status of 'judge': that of the verdict
 """
 
@@ -133,9 +139,11 @@ def _train(args: argparse.Namespace) -> int:
         paths.verdict.unlink(missing_ok=True)
         log_offset = paths.run_log.stat().st_size if paths.run_log.exists() else 0
         attempt = run_record.open_attempt(paths.run_json, {"log_offset": log_offset})
-        process_status = trainer_process.run(argv, paths, environment)
+        end = trainer_process.run(argv, paths, environment)
         require_current(paths, environment)
-        status = run_record.close_attempt(paths.run_json, attempt, process_status)
+        status = run_record.close_attempt(paths.run_json, attempt, end.status)
+    if end.interrupted and status != run_record.TrainerExit.FINISHED:
+        return EXIT_INTERRUPTED
     if status in (EXIT_INPUT, EXIT_MACHINE):
         return EXIT_FINDING  # the trainer's own complaint is judged like any other crash
     return 128 - status if status < 0 else status

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from evenkeel.errors import InputError, MachineError
 from evenkeel.run_paths import RunPaths
@@ -157,8 +157,16 @@ def _first_node(environment: Mapping[str, str]) -> str:
     return socket.gethostname()
 
 
-def run(argv: Sequence[str], paths: RunPaths, environment: Mapping[str, str]) -> int:
-    """Run the trainer to its end; the result is its exit status (negative: killed by a signal).
+class TrainerEnd(NamedTuple):
+    """How the process ended: its exit status (negative: killed by a signal), and whether Ctrl-C
+    was among the reasons."""
+
+    status: int
+    interrupted: bool
+
+
+def run(argv: Sequence[str], paths: RunPaths, environment: Mapping[str, str]) -> TrainerEnd:
+    """Run the trainer to its end.
 
     The first SIGINT, SIGTERM or SIGUSR1 asks it to save a checkpoint and end; the second one
     ends it at once.
@@ -192,7 +200,7 @@ def run(argv: Sequence[str], paths: RunPaths, environment: Mapping[str, str]) ->
     try:
         with paths.run_log.open("ab") as log:
             _copy(reader, process, stopper, log)
-        return process.wait()
+        return TrainerEnd(process.wait(), stopper.interrupted)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -224,9 +232,11 @@ class _Stopper:
         self.process = process
         self.paths = paths
         self.kill_at: float | None = None
+        self.interrupted = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
+        self.interrupted |= number == signal.SIGINT
         if not self.paths.stop_request.exists():
             self.paths.stop_request.write_text(f"{name}\n", encoding="utf-8")
             note = f"{name}: the trainer saves a checkpoint and ends; again to end it at once"

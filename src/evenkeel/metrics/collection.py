@@ -71,7 +71,8 @@ def find_event_files(log_dir: Path) -> list[Path]:
         Path(folder) / name
         for folder, _, names in os.walk(log_dir)
         for name in names
-        if "tfevents" in name and not name.startswith(".")
+        # a link whose file is gone holds nothing to lose
+        if "tfevents" in name and not name.startswith(".") and Path(folder, name).exists()
     ]
     if not found:
         raise InputError(

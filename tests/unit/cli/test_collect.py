@@ -74,3 +74,14 @@ def test_bad_input_keeps_the_old_output(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(command) == 2
     assert "step 1 was logged before as 0.5" in capsys.readouterr().err
     assert output.read_text() == "old"
+
+
+@pytest.mark.parametrize("output", ["-", "."])
+def test_an_output_that_is_no_file_is_bad_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "logs", {1: 0.5})
+    assert main(["collect", "logs", "--output", output]) == 2
+    assert f"--output {output} is no file" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["logs"]

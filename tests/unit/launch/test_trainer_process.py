@@ -68,13 +68,15 @@ def test_too_small_an_allocation_is_refused(slurm: dict[str, str]) -> None:
 @pytest.mark.parametrize(("code", "status"), [("", 0), ("raise SystemExit(7)", 7)])
 def test_the_exit_status_survives(tmp_path: Path, code: str, status: int) -> None:
     paths = RunPaths(tmp_path / "run")
-    assert trainer_process.run([sys.executable, "-c", code], paths, environment()) == status
+    end = trainer_process.run([sys.executable, "-c", code], paths, environment())
+    assert end == (status, False)
 
 
 def test_a_signal_shows_as_a_negative_status(tmp_path: Path) -> None:
     code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     argv = [sys.executable, "-c", code]
-    assert trainer_process.run(argv, RunPaths(tmp_path), environment()) == -signal.SIGKILL
+    end = trainer_process.run(argv, RunPaths(tmp_path), environment())
+    assert end.status == -signal.SIGKILL
 
 
 def test_output_goes_to_the_terminal_and_is_appended_to_the_log(
@@ -93,7 +95,7 @@ def test_output_goes_to_the_terminal_and_is_appended_to_the_log(
 def test_a_grandchild_that_keeps_the_pipe_open_does_not_hang_it(tmp_path: Path) -> None:
     code = "import subprocess; print(subprocess.Popen(['sleep', '60']).pid)"
     paths = RunPaths(tmp_path)
-    assert trainer_process.run([sys.executable, "-c", code], paths, environment()) == 0
+    assert trainer_process.run([sys.executable, "-c", code], paths, environment()).status == 0
     os.kill(int(paths.run_log.read_text()), signal.SIGKILL)
 
 
@@ -109,8 +111,8 @@ from evenkeel.launch import trainer_process
 from evenkeel.run_paths import RunPaths
 import os
 code = Path(sys.argv[2]).read_text()
-status = trainer_process.run([sys.executable, "-c", code], RunPaths(Path(sys.argv[1])), os.environ)
-print("STATUS", status)
+end = trainer_process.run([sys.executable, "-c", code], RunPaths(Path(sys.argv[1])), os.environ)
+print("STATUS", end.status, end.interrupted)
 """
 
 WAITS_FOR_REQUEST = """
@@ -146,7 +148,7 @@ def test_the_first_signal_is_a_request_to_stop(tmp_path: Path, number: signal.Si
     process = start_runner(tmp_path, WAITS_FOR_REQUEST.format(request=str(request)))
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
-    assert out == f"asked: {number.name}\nSTATUS 75\n"
+    assert out == f"asked: {number.name}\nSTATUS 75 {number == signal.SIGINT}\n"
     assert "saves a checkpoint" in err
     assert not request.exists()
 
@@ -159,7 +161,7 @@ def test_the_second_signal_ends_it(tmp_path: Path) -> None:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=30)
-    assert out == f"STATUS {-signal.SIGTERM}\n"
+    assert out == f"STATUS {-signal.SIGTERM} False\n"
 
 
 def test_a_killed_runner_takes_the_trainer_with_it(tmp_path: Path) -> None:

@@ -38,6 +38,12 @@ def test_a_conflict_can_be_an_error(tmp_path: Path) -> None:
     assert collect(tmp_path, OnConflict.LATER).metrics["train/loss"][3] == 0.75
 
 
+def test_a_link_to_nowhere_hides_no_other_file(tmp_path: Path) -> None:
+    write_run(tmp_path, {1: 0.5})
+    (tmp_path / "events.out.tfevents.2").symlink_to(tmp_path / "gone")
+    assert collect(tmp_path).metrics == {"train/loss": {1: 0.5}}
+
+
 def test_one_file_may_be_named(tmp_path: Path) -> None:
     path = write_run(tmp_path, {1: 0.5})
     assert collect(path).metrics == {"train/loss": {1: 0.5}}
