@@ -1,0 +1,56 @@
+"""Recording a baseline runs the driver once per seed, and goes on where it was interrupted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evenkeel.errors import EvenkeelError, InputError
+from evenkeel.launch import baseline_runs
+
+DRIVER = """\
+set -eu
+echo "$1" >> "$(dirname "$0")/calls"
+[ "$1" != "${FAILS_AT:-}" ] || exit 7
+mkdir -p "$EVENKEEL_EXP_DIR"
+echo '{"train/loss": {"1": 2.5}}' > "$EVENKEEL_EXP_DIR/metrics.json"
+echo '{"schema_version": 1, "attempts": [{"exit_status": 0}]}' > "$EVENKEEL_EXP_DIR/run.json"
+echo '{"verdict": "NO_BASELINE"}' > "$EVENKEEL_EXP_DIR/verdict.json"
+exit 1
+"""
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Path:
+    path = tmp_path / "sft-x-1n1g-fsdp2tp1.sh"
+    path.write_text(DRIVER)
+    return path
+
+
+def calls(driver: Path) -> list[str]:
+    return driver.with_name("calls").read_text().split()
+
+
+def test_each_seed_has_its_own_results(driver: Path) -> None:
+    made = baseline_runs.record(driver, 2)
+    folder = driver.with_name("sft-x-1n1g-fsdp2tp1.baseline")
+    assert made == [folder / f"seed{seed}" / driver.stem for seed in (1001, 1002)]
+    assert calls(driver) == ["seed=1001", "seed=1002"]
+    assert all((path / "metrics.json").exists() for path in made)
+
+
+def test_finished_runs_are_kept_after_a_failure(
+    driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAILS_AT", "seed=1002")
+    with pytest.raises(EvenkeelError, match="seed 1002 ended with status 7"):
+        baseline_runs.record(driver, 3, tmp_path / "evidence")
+    monkeypatch.delenv("FAILS_AT")
+    assert len(baseline_runs.record(driver, 3, tmp_path / "evidence")) == 3
+    assert calls(driver) == ["seed=1001", "seed=1002", "seed=1002", "seed=1003"]
+
+
+def test_no_runs_are_refused(driver: Path) -> None:
+    with pytest.raises(InputError, match="--runs is 0"):
+        baseline_runs.record(driver, 0)
