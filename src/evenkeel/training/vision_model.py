@@ -22,7 +22,7 @@ ONE_DIMENSIONAL = ("llava",)
 """Types in which an image's tokens have positions and see each other like those of a text, so that
 samples can share a row."""
 
-TRAINED_WITH_IMAGES = (Algorithm.SFT,)
+TRAINED_WITH_IMAGES = (Algorithm.SFT, Algorithm.GRPO)
 
 
 def check_recipe(recipe: Recipe, config: Any) -> None:
@@ -61,6 +61,12 @@ def check_recipe(recipe: Recipe, config: Any) -> None:
             f"images of a {config.model_type} cannot be packed: their tokens do not see each "
             "other, or count positions, as those of a text do",
             fix="set policy.sequence_packing.enabled=false; policy.dynamic_batching works",
+        )
+    shares = policy.parallel.sequence_parallel and policy.parallel.tensor_parallel_size > 1
+    if shares and recipe.algorithm is Algorithm.GRPO:
+        raise InputError(
+            "a vision-language model with sequence parallelism cannot generate",
+            fix="set policy.parallel.sequence_parallel=false",
         )
 
 
@@ -124,6 +130,19 @@ def forward_inputs(
         if name in _arguments(model):
             inputs[name] = (input_ids == models.image_token_id(config)).long()
     return inputs
+
+
+def makes_positions(model: nn.Module) -> bool:
+    """Whether the model itself gives tokens their positions, in rows and columns of an image."""
+    return "mm_token_type_ids" in _arguments(model)
+
+
+def position_offsets(model: nn.Module) -> Tensor:
+    """(batch, 1): after a forward pass with images, what a later token's position is ahead of its
+    place in the row by; negative, since an image's tokens share positions."""
+    inner: Any = model.model
+    offsets: Tensor = inner.rope_deltas
+    return offsets
 
 
 def _arguments(model: nn.Module) -> Mapping[str, Any]:

@@ -255,6 +255,7 @@ class Grpo(TrainingAlgorithm):
             "pad_id": self._ingredients.pad_id,
             "pack": policy.sequence_packing.enabled,
             "max_micro_batch_tokens": dynamic.train_micro_batch_tokens if dynamic.enabled else None,
+            "blank": self._prompts.blank,
         }
         source = batches_of(rollouts, layout)
         lengths = [len(rollout.answer_ids) for rollout in rollouts]

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from evenkeel.errors import InputError
 from evenkeel.recipes.schema import Generation
+from evenkeel.training import models
 from evenkeel.training.algorithms.interface import Ingredients
 from evenkeel.training.backends.interface import IGNORED_LABEL
 from evenkeel.training.data.batches import BatchSource, MicroBatch, Sample
 from evenkeel.training.data.hash_order import key
+from evenkeel.training.data.image_processors import ImageInputs
 from evenkeel.training.data.prompts import Prompt, stop_ids
 from evenkeel.training.generation import engines
 from evenkeel.training.generation.interface import GREEDY, Request, Sampling
@@ -35,12 +37,14 @@ class Rollout:
     reward: float
     accuracy: float
     """1 for the right answer, where that is known."""
+    images: tuple[ImageInputs, ...] = ()
+    """Of the prompt."""
 
     @property
     def sample(self) -> Sample:
         """All tokens; those of the answer are trained."""
         mask = [0] * len(self.prompt_ids) + [1] * len(self.answer_ids)
-        return Sample(self.prompt_ids + self.answer_ids, mask)
+        return Sample(self.prompt_ids + self.answer_ids, mask, self.images)
 
 
 class Sampler:
@@ -56,7 +60,11 @@ class Sampler:
         self.sampling = Sampling(
             self._generation.temperature, self._generation.top_p, self._generation.top_k
         )
-        self._engine = engines.build(ingredients, stop_ids(ingredients.tokenizer))
+        stops = stop_ids(ingredients.tokenizer)
+        if recipe.policy.vision is not None:
+            # the model could take in no image for such a token; as the last one it is only a label
+            stops.add(models.image_token_id(models.load_config(recipe.policy)))
+        self._engine = engines.build(ingredients, stops)
 
     def sample(self, prompts: Sequence[Prompt], num_answers: int, step: int) -> list[Rollout]:
         """``num_answers`` to each prompt, one prompt after the other."""
@@ -77,6 +85,7 @@ class Sampler:
                 prompt.token_ids,
                 self._room(prompt),
                 key(_DRAW_KEY, self._seed, step, prompt.index, number),
+                prompt.images,
             )
             for prompt in mine
             for number in range(num_answers)
@@ -107,6 +116,7 @@ class Sampler:
                     completion.is_finished,
                     reward,
                     accuracy,
+                    prompt.images,
                 )
             )
         return self._backend.gather(rollouts)

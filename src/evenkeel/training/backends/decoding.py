@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from evenkeel.training import vision_model
 from evenkeel.training.data.batches import LENGTH_MULTIPLE, NOT_TRAINED, MicroBatch
+
+NO_IMAGES: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Decoder(Protocol):
     """Rows of one generation, padded on the left."""
 
-    def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def __call__(
+        self, input_ids: Tensor, attention_mask: Tensor, images: Mapping[str, Tensor] = NO_IMAGES
+    ) -> Tensor:
         """(batch, vocabulary), fp32: logits of the token that follows.
 
         Args:
             input_ids: (batch, new) tokens that were not given before.
             attention_mask: (batch, all so far), 1 on tokens, 0 on padding.
+            images: of the new tokens, as in ``MicroBatch``.
         """
         ...
 
@@ -28,24 +35,36 @@ class Decoder(Protocol):
 class CachingDecoder:
     """Keeps every layer's keys and values, so that a token costs one token's work."""
 
-    def __init__(self, model: Callable[..., Any], device: torch.device) -> None:
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
         from transformers import DynamicCache
 
         self._model, self._device = model, device
         self._cache = DynamicCache()
+        self._offsets: Tensor | int = 0
 
-    def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def __call__(
+        self, input_ids: Tensor, attention_mask: Tensor, images: Mapping[str, Tensor] = NO_IMAGES
+    ) -> Tensor:
         """See ``Decoder``."""
         mask = attention_mask.to(self._device)
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
+        new_ids = input_ids.to(self._device)
+        inputs = vision_model.forward_inputs(
+            self._model, new_ids, {name: value.to(self._device) for name, value in images.items()}
+        )
+        lets_model_count = bool(images) and vision_model.makes_positions(self._model)
+        if not lets_model_count:
+            positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -new_ids.shape[1] :]
+            inputs["position_ids"] = positions + self._offsets
         output = self._model(
-            input_ids=input_ids.to(self._device),
+            input_ids=new_ids,
             attention_mask=mask,
-            position_ids=positions,
+            **inputs,
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
         )
+        if lets_model_count:
+            self._offsets = vision_model.position_offsets(self._model)
         logits: Tensor = output.logits[:, -1].float()
         return logits
 
@@ -57,9 +76,12 @@ class RecomputingDecoder:
         self._last_logits = last_logits
         self._ids = torch.empty(0, 0, dtype=torch.int64)
 
-    def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def __call__(
+        self, input_ids: Tensor, attention_mask: Tensor, images: Mapping[str, Tensor] = NO_IMAGES
+    ) -> Tensor:
         """See ``Decoder``."""
         new = input_ids.cpu()
+        assert not images  # vision_model.check_recipe refuses what would get here
         self._ids = torch.cat([self._ids, new], dim=1) if self._ids.numel() else new
         return self._last_logits(left_padded_rows(self._ids, attention_mask.cpu()))
 

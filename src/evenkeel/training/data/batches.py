@@ -73,6 +73,7 @@ class BatchSource:
         pack: bool,
         max_micro_batch_tokens: int | None = None,
         group_size: int = 1,
+        blank: Sample | None = None,
     ) -> None:
         """Bind a set to one rank's place.
 
@@ -92,6 +93,7 @@ class BatchSource:
             group_size: so many neighbours in the set, such as the two answers of a pair, stay
                 together in neighbouring rows of one micro-batch; order and batch sizes count
                 groups. Not with packing or dynamic batching.
+            blank: stand-in for micro-batches without an image; None: that of the set.
 
         Raises:
             InputError: the set is empty, or a size is below 1.
@@ -123,7 +125,7 @@ class BatchSource:
         self._global_batch_size, self._micro_batch_size = global_batch_size, micro_batch_size
         self._dp_rank, self._dp_size = dp_rank, dp_size
         self._max_length, self._pad_id, self._pack = max_length, pad_id, pack
-        self._blank = blank_of(samples)
+        self._blank = blank or blank_of(samples)
 
     @property
     def num_batches(self) -> int:

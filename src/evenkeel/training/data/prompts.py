@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from evenkeel.errors import InputError
 from evenkeel.recipes.schema import Recipe
 from evenkeel.training.data.chat_mask import Encoder
+from evenkeel.training.data.image_processors import ImageInputs
 from evenkeel.training.data.order import EpochOrder
 from evenkeel.training.data.records import Blend, Chat, Records, TextStream, Verifiable
 from evenkeel.training.data.registry import open_records
+from evenkeel.training.data.vision_chat import VisionEncoder, build_encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,6 +29,8 @@ class Prompt:
     token_ids: list[int]
     task: Chat
     verifier: Verifiable | None
+    images: tuple[ImageInputs, ...] = ()
+    """Of the conversation so far, in the order of their tokens."""
 
 
 class Prompts:
@@ -34,6 +38,8 @@ class Prompts:
 
     def __init__(self, records: Records, encoder: Encoder) -> None:
         self._records, self._encoder = records, encoder
+        self.blank = encoder.blank() if isinstance(encoder, VisionEncoder) else None
+        """See ``EncodedRecords``."""
 
     def __len__(self) -> int:
         return len(self._records)
@@ -46,7 +52,11 @@ class Prompts:
                 path=record.place,
             )
         verifier = self._records if isinstance(self._records, Verifiable) else None
-        return Prompt(index, self._encoder.prompt_ids(record), record, verifier)
+        ids = self._encoder.prompt_ids(record)
+        images: tuple[ImageInputs, ...] = ()
+        if isinstance(self._encoder, VisionEncoder):
+            images = self._encoder.prompt_images(record)
+        return Prompt(index, ids, record, verifier, images)
 
 
 class PromptStream:
@@ -54,6 +64,7 @@ class PromptStream:
 
     def __init__(self, prompts: Prompts, seed: int, shuffle: bool) -> None:
         self._prompts = prompts
+        self.blank = prompts.blank
         self._order = EpochOrder(len(prompts), shuffle, seed)
 
     def take(self, start: int, count: int) -> list[Prompt]:
@@ -75,7 +86,7 @@ def open_prompts(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, split: str)
             "questions of one set",
             fix="choose a set of chats, such as arithmetic or jsonl",
         )
-    return Prompts(records, Encoder(tokenizer))
+    return Prompts(records, build_encoder(recipe, tokenizer))
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:

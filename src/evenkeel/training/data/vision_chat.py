@@ -15,6 +15,7 @@ from evenkeel.recipes.schema import Recipe
 from evenkeel.training import models
 from evenkeel.training.data.chat_mask import Encoder, Sample
 from evenkeel.training.data.image_processors import (
+    ImageInputs,
     ImageProcessor,
     Pretrained,
     ProcessedImage,
@@ -85,12 +86,7 @@ class VisionEncoder(Encoder):
         """See ``Encoder``; placeholders are replaced, left to right."""
         text = super().render(messages, chat, prompt=prompt)
         pieces = text.split(self._processor.placeholder)
-        shown = sum(
-            part["type"] == "image"
-            for message in messages
-            if not isinstance(message.get("content"), str)
-            for part in message.get("content") or ()
-        )
+        shown = _num_shown(messages)
         if len(pieces) - 1 != shown:
             raise InputError(
                 f"the chat has {shown} image(s), and the chat template made {len(pieces) - 1} "
@@ -104,6 +100,25 @@ class VisionEncoder(Encoder):
         for image, piece in zip(images, pieces[1:], strict=False):
             whole += (image.text, piece)
         return "".join(whole)
+
+    def prompt_ids(self, record: Chat) -> list[int]:
+        """See ``Encoder``; refuses an image of a turn that is still to be generated."""
+        ids = super().prompt_ids(record)
+        before = record.messages[:-1] if self._ends_in_answer(record) else record.messages
+        if _num_shown(before) != len(record.images):
+            raise InputError(
+                "an image stands in the assistant's answer, which would have to be generated",
+                path=record.place,
+            )
+        return ids
+
+    def prompt_images(self, record: Chat) -> tuple[ImageInputs, ...]:
+        """What the model takes in for the images of ``prompt_ids``."""
+        return tuple(image.inputs for image in self._processed(record))
+
+    @staticmethod
+    def _ends_in_answer(record: Chat) -> bool:
+        return bool(record.messages[-1]["role"] == "assistant")
 
     def blank(self) -> Sample:
         """A black image alone, of which nothing is trained.
@@ -133,6 +148,13 @@ class VisionEncoder(Encoder):
                 path=chat.place,
                 fix="raise it, or lower policy.vision.max_pixels where the processor can",
             )
+
+
+def _num_shown(messages: Sequence[Mapping[str, Any]]) -> int:
+    """Images in the contents of messages."""
+    contents = [message.get("content") for message in messages]
+    parts = [part for content in contents if not isinstance(content, str) for part in content or ()]
+    return sum(part["type"] == "image" for part in parts)
 
 
 def build_encoder(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Encoder:

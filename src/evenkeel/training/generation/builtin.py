@@ -12,6 +12,7 @@ from torch import Tensor
 
 from evenkeel.training.backends.decoding import Decoder
 from evenkeel.training.backends.interface import Backend
+from evenkeel.training.data.batches import joined
 from evenkeel.training.generation.interface import (
     Completion,
     GenerationEngine,
@@ -59,13 +60,14 @@ class BuiltinEngine(GenerationEngine):
         self, decode: Decoder, requests: Sequence[Request], sampling: Sampling
     ) -> list[Completion]:
         new_ids, mask = self._left_padded(requests)  # shape: (batch, longest prompt)
+        images = joined([image for request in requests for image in request.images])
         limits = torch.tensor([request.max_new_tokens for request in requests])
         seeds = [request.seed for request in requests]
         running = torch.ones(len(requests), dtype=torch.bool)
         finished = torch.zeros_like(running)
         tokens, log_probs, written = [], [], []
         for position in range(int(limits.max())):
-            logits = decode(new_ids, mask)
+            logits = decode(new_ids, mask, images if position == 0 else {})
             drawn, drawn_log_probs = next_tokens(logits, sampling, uniforms(seeds, position))
             drawn = torch.where(running, drawn.cpu(), self._pad_id)
             tokens.append(drawn)

@@ -31,6 +31,11 @@ def build(ingredients: Ingredients, stop_ids: Collection[int]) -> GenerationEngi
             f"{policy.precision.value}",
             fix="set policy.generation.precision=null",
         )
+    if settings.backend is GenerationBackend.VLLM and policy.vision is not None:
+        raise InputError(
+            "policy.generation.backend is vllm, which gets no images in this version",
+            fix="set policy.generation.backend=transformers",
+        )
     if settings.backend is GenerationBackend.VLLM:
         from evenkeel.training.generation.vllm import VllmEngine
 

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from evenkeel.training.data.image_processors import ImageInputs
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -30,6 +32,8 @@ class Request:
     max_new_tokens: int
     seed: int
     """The draws depend on it and on the probabilities, on nothing else."""
+    images: tuple[ImageInputs, ...] = ()
+    """Of the prompt, in the order of their tokens."""
 
 
 @dataclass(frozen=True)
