@@ -131,6 +131,7 @@ def golden_file(path: Path, alpha: float) -> None:
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     judge = Options(budget=Budget(alpha, looks=1), with_advice=False)
     changed: dict[str, list[float]] = defaultdict(list)
+    commits: Counter[str] = Counter()
     for case in _lines(path):
         versions = case["versions"]
         for number in range(1, len(versions)):
@@ -140,6 +141,8 @@ def golden_file(path: Path, alpha: float) -> None:
                 continue
             found = compare_runs(past, [new], judge)
             counts[f"K = {len(past)}"][found.verdict.value] += 1
+            if found.verdict is Verdict.REGRESSED:
+                commits[str(versions[number]["commit"])] += 1
             for one in found.results:
                 if one.summary == "final" and one.change is not None:
                     changed[found.verdict.value].append(abs(one.change))
@@ -149,6 +152,31 @@ def golden_file(path: Path, alpha: float) -> None:
     for verdict, sizes in changed.items():
         quantiles = np.quantile(sizes, [0.1, 0.5, 0.9, 1.0])
         print(f"  |change of the final window| of {verdict}: {np.array2string(quantiles)}")
+
+    print(f"  alarms by commit: {commits.most_common()}")
+    golden_faults(path, judge)
+
+
+def golden_faults(path: Path, options: Options) -> None:
+    """Faults planted into the last recording, where it agrees with those before within 0.2 %."""
+    counts: dict[tuple[int, str], Counter[str]] = defaultdict(Counter)
+    for case in _lines(path):
+        curves = [_loss(one) for one in case["versions"]]
+        for num_baseline in (1, 2, 3):
+            runs = [one["lm loss"] for one in curves[-num_baseline - 1 :] if one]
+            if len(runs) <= num_baseline or any(set(one) != set(runs[0]) for one in runs):
+                continue
+            steps = sorted(runs[0])
+            values = np.array([[one[step] for step in steps] for one in runs])
+            if not (np.abs(values - values[0]) <= 2e-3 * np.abs(values[0])).all():
+                continue
+            past = [{"lm loss": one} for one in runs[:-1]]
+            for fault in ("higher by 1 %", "higher by 2 %", "drift to 3 %", "late divergence"):
+                planted = np.round(population.FAULTS[fault](values[-1]), 5).tolist()
+                new = {"lm loss": dict(zip(steps, planted, strict=True))}
+                counts[num_baseline, fault][compare_runs(past, [new], options).verdict.value] += 1
+    for (num_baseline, fault), count in sorted(counts.items()):
+        print(f"  K = {num_baseline}, {fault}: {dict(count.most_common())}")
 
 
 def _loss(version: dict[str, dict[str, dict[str, float | str]]]) -> dict[str, dict[int, float]]:
