@@ -61,20 +61,26 @@ LAYOUTS = {
     ],
     "pp2 packed": [PP2, "policy.sequence_packing.enabled=true", "policy.train_micro_batch_size=1"],
 }
+RESUMED = "pp2 from a tp2 checkpoint"
 
 
 @pytest.fixture(scope="module")
 def on_two_ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folders = {name: tmp_path_factory.mktemp("layout") for name in LAYOUTS}
+    folders = {name: tmp_path_factory.mktemp("layout") for name in (*LAYOUTS, RESUMED)}
     runs = [
         (folders[name], [*MEGATRON, "checkpointing.enabled=false", *overrides])
         for name, overrides in LAYOUTS.items()
+    ]
+    half = "sft.steps_per_run=15"
+    runs += [
+        (folders[RESUMED], [*MEGATRON, half, TP2]),
+        (folders[RESUMED], [*MEGATRON, half, PP2, "policy.train_micro_batch_size=2"]),
     ]
     assert train_on_two_ranks(runs) == [0] * len(runs)
     return folders
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", [*LAYOUTS, RESUMED])
 def test_layout_does_not_change_the_curve(
     by_torch: Path, on_two_ranks: dict[str, Path], layout: str
 ) -> None:
