@@ -68,7 +68,22 @@ def test_packing_and_recomputation_do_not_change_the_curve(whole: Path, tmp_path
         assert loss == pytest.approx(reference[step], abs=1e-5)
 
 
+def test_logits_in_chunks_do_not_change_the_curve(whole: Path, tmp_path: Path) -> None:
+    assert train(tmp_path, STEPS, "sft.steps_per_run=30", "policy.logits_chunk_size=7") == 0
+    reference = losses(whole)
+    for step, loss in losses(tmp_path).items():
+        assert loss == pytest.approx(reference[step], abs=1e-5)
+
+
 LAYOUTS = {
+    "tp2 with logits in chunks": [
+        "policy.parallel.tensor_parallel_size=2",
+        "policy.logits_chunk_size=16",
+    ],
+    "dp2 with logits in chunks": [
+        "policy.logits_chunk_size=16",
+        "policy.train_micro_batch_size=2",
+    ],
     "tp2": ["policy.parallel.tensor_parallel_size=2"],
     "tp2 with sequence parallelism": [
         "policy.parallel.tensor_parallel_size=2",

@@ -326,6 +326,10 @@ class Policy:
     """Gradients are scaled down to this global 2-norm; 0 turns clipping off."""
     activation_checkpointing: bool = layout_only(False)
     """Recompute each layer's activations in the backward pass."""
+    logits_chunk_size: int | None = layout_only(None, AT_LEAST_1)
+    """Positions whose logits exist at once, for large vocabularies; absent: all."""
+    torch_compile: bool = layout_only(False)
+    """Compile each layer with torch.compile; the first steps then take longer."""
     sequence_packing: SequencePacking = layout_only(SequencePacking)
     dynamic_batching: DynamicBatching = layout_only(DynamicBatching)
     optimizer: Optimizer = shapes_curve(Optimizer)

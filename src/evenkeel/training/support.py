@@ -9,7 +9,6 @@ from evenkeel.recipes.schema import Backend, Precision
 
 _SECTIONS = {
     Backend.FSDP2: {
-        "lora": "low-rank updates",
         "moe": "options of a mixture of experts",
     },
     Backend.MEGATRON: {

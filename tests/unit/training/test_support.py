@@ -24,7 +24,6 @@ def test_what_is_built_passes(path: Path) -> None:
     ("text", "line", "message"),
     [
         ("policy:\n  precision: fp8\n", 2, "policy.precision is fp8"),
-        ("policy:\n  lora: {rank: 8}\n", 2, "policy.lora asks for low-rank updates"),
         ("policy:\n  moe: {}\n", 2, "policy.moe asks for options of a mixture of experts"),
     ],
 )

@@ -8,7 +8,7 @@ fp32.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,8 @@ from evenkeel.errors import InputError
 from evenkeel.recipes.schema import Parallel, Policy, Precision, Recipe
 from evenkeel.training import models, vision_model
 from evenkeel.training.attention import block_diagonal_causal_mask
-from evenkeel.training.backends import tensor_parallel, torch_state
+from evenkeel.training.backends import chunked_head, lora, tensor_parallel, torch_state
+from evenkeel.training.backends.chunked_head import ChunkedOutput
 from evenkeel.training.backends.decoding import (
     CachingDecoder,
     Decoder,
@@ -67,6 +68,8 @@ class Fsdp2Backend(Backend):
         shares_sequence = policy.parallel.sequence_parallel and self.mesh["tp"].size() > 1
         self._row_multiple = self.mesh["tp"].size() if shares_sequence else 1
         self.model = self._build(recipe, config)
+        self._head = chunked_head.install(self.model, policy)
+        self._trains_updates = policy.lora is not None
         self._optimizer_settings = policy.optimizer
         self.reset_optimizer()
 
@@ -74,12 +77,16 @@ class Fsdp2Backend(Backend):
         if self.mesh.size() == 1:
             model = models.build(recipe, config)
             vision_model.freeze(model, recipe.policy.vision)
+            lora.attach(model, recipe.policy, recipe.seed)
             nn.Module.to(model, self.device)
             shard(model, self.mesh, recipe.policy)
             return model
         whole = models.build(recipe, config) if self._is_main else None
+        if whole is not None:
+            lora.attach(whole, recipe.policy, recipe.seed)
         model = models.build_on_meta(config)
         vision_model.freeze(model, recipe.policy.vision)
+        lora.attach(model, recipe.policy, recipe.seed)
         shard(model, self.mesh, recipe.policy)
         model.to_empty(device=self.device)
         torch_state.spread_weights(whole, model, self.device)
@@ -126,13 +133,16 @@ class Fsdp2Backend(Backend):
             inputs["attention_mask"] = block_diagonal_causal_mask(segment_ids)
             inputs["position_ids"] = nn.functional.pad(batch.position_ids, (0, extra))
         logits: Tensor = self.model(input_ids=input_ids, use_cache=False, **inputs).logits
+        if self._head is not None:
+            return ChunkedOutput(logits[:, :seq], self._head)  # hidden states, in fact
         return ModelOutput(logits[:, :seq])
 
     @contextmanager
     def decoder(self) -> Iterator[Decoder]:
         """See ``Backend``: weights are gathered once for all tokens, over data-parallel ranks."""
         self.model.train(False)
-        with torch.no_grad(), gathered(self.model):
+        whole_logits = nullcontext() if self._head is None else self._head.in_place()
+        with torch.no_grad(), gathered(self.model), whole_logits:
             if self._row_multiple > 1:  # one token cannot be shared out along the sequence
                 yield RecomputingDecoder(partial(last_logits_by, self.read))
             else:
@@ -183,11 +193,11 @@ class Fsdp2Backend(Backend):
 
     def save(self, folder: Path) -> None:
         """See ``Backend``: torch.distributed.checkpoint, one file per rank."""
-        torch_state.save(folder, self.model, self.optimizer)
+        torch_state.save(folder, self.model, self.optimizer, trained_only=self._trains_updates)
 
     def load(self, folder: Path) -> None:
         """See ``Backend``."""
-        torch_state.load(folder, self.model, self.optimizer)
+        torch_state.load(folder, self.model, self.optimizer, trained_only=self._trains_updates)
 
     def save_weights(self, folder: Path) -> None:
         """See ``Backend``."""
@@ -205,9 +215,19 @@ class Fsdp2Backend(Backend):
                 mine.copy_(theirs)
 
     def whole_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """See ``Backend``: one weight is whole at a time."""
-        for name, weight in self.model.state_dict().items():
-            yield name, weight.full_tensor() if isinstance(weight, DTensor) else weight
+        """See ``Backend``: one weight is whole at a time, its low-rank update added."""
+        state = self.model.state_dict()
+
+        def whole(name: str) -> Tensor:
+            value: Tensor = state[name]
+            return value.full_tensor() if isinstance(value, DTensor) else value
+
+        for name in state:
+            if name.endswith(lora.UPDATES):
+                continue
+            parts = [name, *(name.removesuffix(".weight") + update for update in lora.UPDATES)]
+            weights = {part: whole(part) for part in parts if part in state}
+            yield name, lora.merged_weight(self.model, name, weights)
 
 
 SUPPORTED_PARALLEL = {"tensor_parallel_size", "sequence_parallel"}
@@ -229,7 +249,7 @@ def check_supported(policy: Policy) -> None:
 
 
 def shard(model: PreTrainedModel, mesh: DeviceMesh, policy: Policy) -> None:
-    """Recomputation, tensor parallelism, then sharding, in place; the model may be on meta.
+    """Recomputation, compiling, tensor parallelism, then sharding, in place, also on meta.
 
     Raises:
         InputError: the model cannot be split as the recipe asks.
@@ -238,6 +258,9 @@ def shard(model: PreTrainedModel, mesh: DeviceMesh, policy: Policy) -> None:
     if policy.activation_checkpointing:
         for block in blocks:
             _recompute(block)
+    if policy.torch_compile:
+        for block in blocks:
+            block.compile()
     if mesh["tp"].size() > 1:
         text = model.config.get_text_config()
         tensor_parallel.check_divisible(text, mesh["tp"].size(), text.vocab_size)

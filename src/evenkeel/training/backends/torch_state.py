@@ -43,25 +43,52 @@ def spread_weights(whole: nn.Module | None, sharded: nn.Module, device: torch.de
             dist.broadcast(buffer, src=0)
 
 
-def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Write both below ``folder``, synced to disk; called by every rank."""
-    dcp_saver.save(_state(model, optimizer), checkpoint_id=folder)
+def save(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    trained_only: bool = False,
+) -> None:
+    """Write both below ``folder``, synced to disk; called by every rank.
+
+    Args:
+        folder: new.
+        model: its weights.
+        optimizer: its moments, where it has any.
+        trained_only: leave frozen weights out.
+    """
+    dcp_saver.save(_state(model, optimizer, trained_only), checkpoint_id=folder)
 
 
-def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Read both from ``folder``, in place; called by every rank."""
-    state = _state(model, optimizer)
+def load(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    trained_only: bool = False,
+) -> None:
+    """Read what ``save`` wrote from ``folder``, in place; called by every rank."""
+    state = _state(model, optimizer, trained_only)
     dcp_loader.load(state, checkpoint_id=folder)
+    options = StateDictOptions(strict=not trained_only)
     if optimizer is None:
-        set_model_state_dict(model, state["model"])
+        set_model_state_dict(model, state["model"], options=options)
         return
     set_state_dict(
-        model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
+        model,
+        optimizer,
+        model_state_dict=state["model"],
+        optim_state_dict=state["optimizer"],
+        options=options,
     )
 
 
-def _state(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
+def _state(
+    model: nn.Module, optimizer: torch.optim.Optimizer | None, trained_only: bool
+) -> dict[str, Any]:
+    options = StateDictOptions(ignore_frozen_params=trained_only)
     if optimizer is None:
-        return {"model": get_model_state_dict(model)}
-    weights, moments = get_state_dict(model, optimizer)
+        return {"model": get_model_state_dict(model, options=options)}
+    weights, moments = get_state_dict(model, optimizer, options=options)
     return {"model": weights, "optimizer": moments}
