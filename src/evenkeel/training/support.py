@@ -5,18 +5,24 @@ from __future__ import annotations
 
 from evenkeel.errors import InputError
 from evenkeel.recipes.config import DEFAULT, ResolvedRecipe
-from evenkeel.recipes.schema import Backend, Precision
+from evenkeel.recipes.schema import Algorithm, Backend, Precision
 
 _SECTIONS = {
     Backend.FSDP2: {
         "moe": "options of a mixture of experts",
     },
     Backend.MEGATRON: {
-        "lora": "low-rank updates",
         "vision": "vision-language models",
         "generation": "sampling of answers",
     },
 }
+
+_ONLY_FSDP2 = {
+    "lora": "low-rank updates",
+    "logits_chunk_size": "logits in chunks",
+    "torch_compile": "torch.compile",
+}
+_ONLY_SUPERVISED = (Algorithm.PRETRAIN, Algorithm.SFT)
 
 
 def check_supported(resolved: ResolvedRecipe) -> None:
@@ -29,6 +35,14 @@ def check_supported(resolved: ResolvedRecipe) -> None:
     for section, what in _SECTIONS[policy.backend].items():
         if getattr(policy, section) is not None:
             raise _refusal(resolved, f"policy.{section}", f"asks for {what}", "remove the section")
+    if policy.backend is not Backend.FSDP2:
+        for field, what in _ONLY_FSDP2.items():
+            if getattr(policy, field):
+                asks = f"asks for {what} of the {policy.backend.value} backend"
+                raise _refusal(resolved, f"policy.{field}", asks, "remove it, or choose fsdp2")
+    if policy.warm_start is not None and resolved.recipe.algorithm in _ONLY_SUPERVISED:
+        asks = f"asks {resolved.recipe.algorithm.value} for supervised steps before its own"
+        raise _refusal(resolved, "policy.warm_start", asks, "remove the section")
     if policy.precision is Precision.FP8:
         known = " or ".join(kind for kind in Precision if kind is not Precision.FP8)
         raise _refusal(resolved, "policy.precision", "is fp8", f"set it to {known}")

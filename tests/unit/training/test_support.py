@@ -24,6 +24,21 @@ def test_what_is_built_passes(path: Path) -> None:
     ("text", "line", "message"),
     [
         ("policy:\n  precision: fp8\n", 2, "policy.precision is fp8"),
+        (
+            "policy:\n  backend: megatron\n  lora: {rank: 8}\n",
+            3,
+            "policy.lora asks for low-rank updates of the megatron backend",
+        ),
+        (
+            "policy:\n  backend: megatron\n  torch_compile: true\n",
+            3,
+            "policy.torch_compile asks for torch.compile of the megatron backend",
+        ),
+        (
+            "policy:\n  warm_start: {lr: 1e-3}\n",
+            2,
+            "policy.warm_start asks sft for supervised steps before its own",
+        ),
         ("policy:\n  moe: {}\n", 2, "policy.moe asks for options of a mixture of experts"),
     ],
 )
