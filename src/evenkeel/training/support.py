@@ -38,8 +38,8 @@ def check_supported(resolved: ResolvedRecipe) -> None:
     if policy.backend is not Backend.FSDP2:
         for field, what in _ONLY_FSDP2.items():
             if getattr(policy, field):
-                asks = f"asks for {what} of the {policy.backend.value} backend"
-                raise _refusal(resolved, f"policy.{field}", asks, "remove it, or choose fsdp2")
+                fix = "remove it, or choose fsdp2"
+                raise _refusal(resolved, f"policy.{field}", f"asks for {what}", fix)
     if policy.warm_start is not None and resolved.recipe.algorithm in _ONLY_SUPERVISED:
         asks = f"asks {resolved.recipe.algorithm.value} for supervised steps before its own"
         raise _refusal(resolved, "policy.warm_start", asks, "remove the section")

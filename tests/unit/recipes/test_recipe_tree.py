@@ -15,6 +15,7 @@ from evenkeel.recipes.located_yaml import Tree, read_tree
 from evenkeel.run_paths import Repository
 
 REPOSITORY = Repository(Path(__file__).parents[3])
+EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts")
 RECIPES = sorted(REPOSITORY.recipes_dir.rglob("*.yaml"))
 BASES = sorted((REPOSITORY.root / "examples" / "configs").glob("*/*.yaml"))
 
@@ -66,7 +67,7 @@ def test_a_recipe_resolves_and_adds_up(path: Path) -> None:
     first = parallel.num_layers_in_first_pipeline_stage
     layers, stages = model["num_hidden_layers"], parallel.pipeline_parallel_size
     assert (layers % stages if first is None else (layers - first) % (stages - 1)) == 0
-    experts = model.get("num_experts") or model.get("n_routed_experts") or 1
+    experts = next((model[key] for key in EXPERTS if key in model), 1)
     assert experts % parallel.expert_parallel_size == 0
     assert (policy.moe is not None) == (experts > 1)
     if recipe.grpo is not None:

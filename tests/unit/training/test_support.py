@@ -27,12 +27,12 @@ def test_what_is_built_passes(path: Path) -> None:
         (
             "policy:\n  backend: megatron\n  lora: {rank: 8}\n",
             3,
-            "policy.lora asks for low-rank updates of the megatron backend",
+            "policy.lora asks for low-rank updates",
         ),
         (
             "policy:\n  backend: megatron\n  torch_compile: true\n",
             3,
-            "policy.torch_compile asks for torch.compile of the megatron backend",
+            "policy.torch_compile asks for torch.compile",
         ),
         (
             "policy:\n  warm_start: {lr: 1e-3}\n",
@@ -46,9 +46,9 @@ def test_what_would_be_ignored_is_refused(path: Path, text: str, line: int, mess
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError) as caught:
         check_supported(load(path))
-    assert (
-        caught.value.message
-        == f"{message}, which this version does not train with policy.backend=fsdp2"
+    backend = "megatron" if "megatron" in text else "fsdp2"
+    assert caught.value.message == (
+        f"{message}, which this version does not train with policy.backend={backend}"
     )
     assert caught.value.path == str(path)
     assert caught.value.line in (line, None)
