@@ -33,6 +33,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("compare", "judge a run by the runs of its baseline"),
     "equivalence": ("equivalence", "hold runs of other layouts and backends against each other"),
     "seams": ("seams", "find where a continued run shows that it was continued"),
+    "mutate": ("mutate", "plant bugs into the trainers, and count who finds them"),
 }
 
 EPILOG = """\

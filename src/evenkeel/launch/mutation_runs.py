@@ -6,6 +6,7 @@ a ``result.json`` is done; whatever interrupts, the next call goes on with the o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -54,10 +55,13 @@ def train(
     for run in missing:
         waiting.put(run)
     workers = [_worker(root) for _ in range(min(num_workers, len(missing)))]
+    feeders = [
+        threading.Thread(target=_feed, args=(worker, waiting, ended, results), daemon=True)
+        for worker in workers
+    ]
     try:
-        for worker in workers:
-            arguments = (worker, waiting, ended, results)
-            threading.Thread(target=_feed, args=arguments, daemon=True).start()
+        for feeder in feeders:
+            feeder.start()
         for number in range(1, len(missing) + 1):
             run, status = ended.get()
             if status is None:
@@ -70,9 +74,7 @@ def train(
             note = "" if status == 0 else f", status {status}"
             progress(f"{number}/{len(missing)} {run.recipe.name} {run.mutant} {run.seed}{note}")
     finally:
-        for worker in workers:
-            worker.kill()  # its trainers end with it
-            worker.wait()
+        _end(workers, feeders)
 
 
 def _worker(root: Path) -> subprocess.Popen[str]:
@@ -95,6 +97,20 @@ def _worker(root: Path) -> subprocess.Popen[str]:
         env=environment,
         start_new_session=True,  # Ctrl-C comes to us alone, and we end it
     )
+
+
+def _end(workers: Sequence[subprocess.Popen[str]], feeders: Sequence[threading.Thread]) -> None:
+    for worker in workers:
+        worker.kill()  # its trainers end with it
+        worker.wait()
+    for feeder in feeders:
+        if feeder.ident is not None:
+            feeder.join()
+    for worker in workers:
+        for pipe in (worker.stdin, worker.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # what was not yet read is of no use
+                    pipe.close()
 
 
 def _feed(
