@@ -191,7 +191,6 @@ def test_a_larger_tokenizer_than_the_model(
         ("policy.precision=fp8", "policy.precision is fp8"),
         ("policy.model_config.hiden_size=8", "did you mean"),
         ("policy.model_config.model_type=lama", "did you mean 'llama'"),
-        ("policy.backend=megatron", "policy.backend is megatron"),
         ("cluster.device=cuda", "torch sees no GPU here"),
     ],
 )

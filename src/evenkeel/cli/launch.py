@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -141,6 +140,8 @@ def _launch(
         if request.watch:
             # a process of its own: this one has loaded nemo_run, and a night is long
             argv = [sys.executable, "-m", "evenkeel.cli.main", "watch", str(record.folder)]
+            import subprocess  # an estimate does without it
+
             return max(status, subprocess.call(argv))
     return status
 

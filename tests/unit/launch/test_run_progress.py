@@ -71,6 +71,8 @@ def test_a_run_is_followed_over_its_starts(tmp_path: Path) -> None:
     progress.poll(far)  # another job, which has not logged yet
     assert progress.last_of_job is None
     assert progress.of_job(100, 50).steps_done == 0
+    writer.close()
+    second.close()
 
 
 def test_memory_does_not_grow_with_the_run(tmp_path: Path) -> None:
@@ -78,6 +80,7 @@ def test_memory_does_not_grow_with_the_run(tmp_path: Path) -> None:
     writer, progress = EventWriter(paths.log_dir), RunProgress(paths)
     for step in range(1, 2001):
         writer.add_scalars({"train/loss": 1.0}, step)
+    writer.close()
     progress.poll(0.0)
     assert progress.last_step == 2000
     assert len(progress.recent) == 50
