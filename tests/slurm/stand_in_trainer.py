@@ -2,7 +2,8 @@
 
     stand_in_trainer.py RUN_DIR [--max-steps N] [--per-run N] [--step-s S] [FAULT...]
 
-Faults: hang=STEP (once), nan=STEP, memory=STEP, assert=STEP, deaf (ignores requests to stop).
+Faults: hang=STEP (once), nan=STEP, high=STEP (a loss of 50 from there), memory=STEP, assert=STEP,
+deaf (ignores requests to stop).
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ def train(paths: RunPaths, options: argparse.Namespace, faults: dict[str, int]) 
                 print("another writer has taken over", flush=True)
                 return 1
             loss = float("nan") if faults.get("nan") == step else 5.0 / step
+            if step >= faults.get("high", step + 1):
+                loss = 50.0
             writer.add_scalars({"train/loss": loss}, step)
             if loss != loss and "deaf" not in faults:
                 return TrainerExit.NON_FINITE

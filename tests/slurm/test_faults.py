@@ -54,12 +54,14 @@ def watcher_of(
     retry: RetryPolicy = NO_RETRY,
     hang_s: float | None = None,
     notes: list[str] | None = None,
+    bands: dict[str, dict[int, float]] | None = None,
 ) -> Watcher:
     cluster = Cluster()
-    policy = WatchPolicy(retry=retry, doom=DoomPolicy(hang_s=hang_s), forgotten_s=2, grace_s=1)
+    doom = DoomPolicy(steps_above=3, hang_s=hang_s)
+    policy = WatchPolicy(retry=retry, doom=doom, forgotten_s=2, grace_s=20 if bands else 1)
     say = (lambda line: None) if notes is None else notes.append
     act = SlurmIntervention(cluster, policy.grace_s, say)
-    return Watcher(submissions, cluster, policy, act=act)
+    return Watcher(submissions, cluster, policy, act=act, upper=bands)
 
 
 def to_the_end(watcher: Watcher, limit_s: float = 120) -> list[RecipeWatch]:
@@ -306,3 +308,22 @@ def test_a_diverged_run_ends_its_chain(cluster: MiniCluster, tmp_path: Path) -> 
     (note,) = [note for note in notes if "saves" in note and "sft-b" in note]
     saved = float(note.rpartition("saves ")[2].split()[0])
     assert 0.3 < saved <= 0.5  # three jobs of ten minutes on one GPU, less what was used
+
+
+def test_a_loss_far_above_its_band_ends_the_run_with_a_checkpoint(
+    cluster: MiniCluster, tmp_path: Path
+) -> None:
+    lost = training(tmp_path, "high=5", step_s=0.3, max_steps=300, runs=3)
+    records = submit(lost)
+    notes: list[str] = []
+    band = dict.fromkeys(range(1, 301), 6.0)
+    (recipe,) = to_the_end(watcher_of([lost], notes=notes, bands={lost.name: band}))
+    assert recipe.outcome.kind is Outcome.DOOMED, recipe.outcome
+    assert "3 steps in a row; at step 7 it is 50" in recipe.outcome.message
+    assert any("saves" in note and "GPU" in note for note in notes), notes
+    cluster.wait_for(job_id(records[1]), "CANCELLED")
+    cluster.wait_for(job_id(records[2]), "CANCELLED")
+    steps = trained(lost)
+    assert steps == list(range(1, len(steps) + 1))
+    assert 7 <= len(steps) < 300
+    assert int((lost.run_dir / "ckpts" / "step").read_text()) == steps[-1]
