@@ -52,6 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hang-minutes", type=float, default=30.0, metavar="M", help="default: 30; 0: never"
     )
+    parser.add_argument(
+        "--steps-above",
+        type=int,
+        default=20,
+        metavar="N",
+        help="end a run whose loss is above its baseline's band for N steps in a row; "
+        "default: 20; 0: never",
+    )
     parser.add_argument("--grace-s", type=float, default=120.0, help=argparse.SUPPRESS)
     parser.add_argument("--forgotten-s", type=float, default=60.0, help=argparse.SUPPRESS)
 
@@ -157,7 +165,7 @@ def _policy(args: argparse.Namespace) -> Any:
         kinds.add(names[word])
     return WatchPolicy(
         retry=RetryPolicy(args.retries, frozenset(kinds)),
-        doom=DoomPolicy(hang_s=args.hang_minutes * 60 or None),
+        doom=DoomPolicy(steps_above=args.steps_above, hang_s=args.hang_minutes * 60 or None),
         grace_s=args.grace_s,
         forgotten_s=args.forgotten_s,
     )
