@@ -152,9 +152,11 @@ def _bands(record: LaunchRecord) -> dict[str, dict[int, float]]:
 
 def _policy(args: argparse.Namespace) -> Any:
     from evenkeel.launch.outcome import INFRASTRUCTURE, Outcome, RetryPolicy
-    from evenkeel.launch.run_progress import DoomPolicy
+    from evenkeel.launch.run_progress import RECENT_STEPS, DoomPolicy
     from evenkeel.launch.watch import WatchPolicy
 
+    if not 0 <= args.steps_above <= RECENT_STEPS:
+        raise InputError(f"--steps-above {args.steps_above}: not from 0 to {RECENT_STEPS}")
     names = {kind.value.replace(" ", "-"): kind for kind in INFRASTRUCTURE}
     kinds: set[Outcome] = set()
     for word in args.retry_on or names:

@@ -29,7 +29,7 @@ class DoomPolicy:
     """When a run counts as lost.
 
     Attributes:
-        steps_above: consecutive steps above the upper edge of the band.
+        steps_above: consecutive steps above the upper edge of the band; 0: never.
         hang_s: seconds without a step, counted from the start of the job or the last step; None:
             never.
     """
@@ -123,7 +123,7 @@ def doom(
         if edge is None or step.loss <= edge:
             break
         above += 1
-    if above and above >= policy.steps_above:
+    if policy.steps_above and above >= policy.steps_above:
         last = steps[-1]
         return StopReason.ABOVE_BAND, (
             f"{LOSS} was above its band for {above} steps in a row; "

@@ -39,6 +39,10 @@ def test_steps_outside_of_the_band_s_range_are_not_compared() -> None:
     assert doom(steps(9, 9, 9), {}, DoomPolicy(steps_above=0)) is None
 
 
+def test_no_number_of_steps_above_the_band_means_never() -> None:
+    assert doom(steps(9, 9, 9), {1: 2.0, 2: 2.0, 3: 2.0}, DoomPolicy(steps_above=0)) is None
+
+
 def test_silence_is_counted_from_the_last_step_or_the_start_of_the_job() -> None:
     policy, last = DoomPolicy(hang_s=60), Step(7, 1.0, 200.0)
     assert hang(250.0, 100.0, last, policy) is None
