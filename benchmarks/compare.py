@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from evenkeel.convergence import baseline as files
-from evenkeel.convergence.baseline import Acceptance, Baseline, RunEvidence
+from evenkeel.convergence.baseline import Acceptance, Baseline
 from evenkeel.convergence.baseline_judgement import compare_evidence
 from evenkeel.convergence.comparison import Options
 from evenkeel.convergence.error_budget import Budget
+from evenkeel.convergence.run_evidence import RunEvidence, read_evidence
 from evenkeel.metrics import series
 from evenkeel.metrics.series import Metrics
 
@@ -65,7 +66,7 @@ def judge_files(folder: Path, numbers: list[int]) -> int:
     good = 0
     for number in numbers:
         baseline = files.load(folder / "baseline.json")
-        run = files.read_evidence(folder / f"new{number % 3}.json")
+        run = read_evidence(folder / f"new{number % 3}.json")
         good += compare_evidence(baseline, [run], options).verdict.exit_code == 0
     return good
 

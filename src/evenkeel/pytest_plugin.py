@@ -247,8 +247,8 @@ def _judged(
 def _compared(run: JudgedRun, baseline: Path) -> JudgedRun:
     """Judged once more, with the baseline that the command line gives."""
     from evenkeel.convergence import baseline_judgement
-    from evenkeel.convergence.baseline import read_evidence
     from evenkeel.convergence.comparison import Options
+    from evenkeel.convergence.run_evidence import read_evidence
 
     comparison = baseline_judgement.compare_evidence(
         baseline_judgement.read_baseline([baseline]), [read_evidence(run.path)], Options()

@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
 def _record(args: argparse.Namespace) -> int:
     from evenkeel.convergence import baseline as files
     from evenkeel.convergence import baseline_files, baseline_judgement
+    from evenkeel.convergence.run_evidence import read_evidence
 
     if bool(args.name) == bool(args.sources):
         raise InputError(
@@ -86,7 +87,7 @@ def _record(args: argparse.Namespace) -> int:
 
         driver = baseline_files.driver_of(args.name, args.root)
         sources = baseline_runs.record(driver, args.runs, args.evidence)
-    evidence = [files.read_evidence(path) for path in sources]
+    evidence = [read_evidence(path) for path in sources]
     recipe = args.name or str(evidence[0].record.get("recipe") or "")
     made = files.of_evidence(
         evidence,
@@ -113,9 +114,10 @@ def _record(args: argparse.Namespace) -> int:
 def _add(args: argparse.Namespace) -> int:
     from evenkeel.convergence import baseline as files
     from evenkeel.convergence import baseline_files
+    from evenkeel.convergence.run_evidence import read_evidence
 
     path = baseline_files.find(args.baseline, args.root)
-    evidence = [files.read_evidence(source) for source in args.sources]
+    evidence = [read_evidence(source) for source in args.sources]
     accepted = baseline_files.acceptance(args.by, args.reason or "more runs")
     made = files.with_runs(files.load(path), evidence, accepted)
     files.save(made, path)
@@ -127,6 +129,7 @@ def _add(args: argparse.Namespace) -> int:
 def _accept(args: argparse.Namespace) -> int:
     from evenkeel.convergence import baseline as files
     from evenkeel.convergence import baseline_files
+    from evenkeel.convergence.run_evidence import read_evidence
 
     if not args.reason:
         raise InputError(
@@ -134,7 +137,7 @@ def _accept(args: argparse.Namespace) -> int:
             fix='--reason "what changed, and why that is right"',
         )
     path = baseline_files.find(args.baseline, args.root)
-    evidence = [files.read_evidence(source) for source in args.sources]
+    evidence = [read_evidence(source) for source in args.sources]
     accepted = baseline_files.acceptance(args.by, args.reason)
     made = baseline_files.replaced(files.load(path), evidence, accepted)
     files.save(made, path)

@@ -94,10 +94,10 @@ def add_budget_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare and show; the verdict gives the exit status."""
-    from evenkeel.convergence import baseline as baseline_file
     from evenkeel.convergence import baseline_judgement
     from evenkeel.convergence.comparison import Options
     from evenkeel.convergence.error_budget import Budget
+    from evenkeel.convergence.run_evidence import read_evidence
 
     budget = Budget(args.family_error, args.recipes, args.looks)
     if len(args.runs) > args.looks:
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
             f"{len(args.runs)} runs, but --looks {args.looks}",
             fix="at most three runs are combined: the run to judge and two confirming ones",
         )
-    evidence = [baseline_file.read_evidence(path) for path in args.runs]
+    evidence = [read_evidence(path) for path in args.runs]
     baseline = baseline_judgement.read_baseline(args.baseline)
     given = baseline_judgement.parse_directions(args.direction, baseline.curves)
     baseline_judgement.refuse_unknown(args.metric, baseline.curves)

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare and list; any finding but PASS exits 1."""
     from evenkeel.convergence import equivalence
-    from evenkeel.convergence.baseline import read_evidence
+    from evenkeel.convergence.run_evidence import read_evidence
     from evenkeel.convergence.verdict import Verdict
     from evenkeel.report.terminal import print_lines
 

@@ -6,26 +6,22 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from evenkeel import atomic_file, run_record
-from evenkeel.convergence import curves
+from evenkeel import atomic_file
+from evenkeel.convergence import baseline_layout, curves, platforms
 from evenkeel.convergence.curves import Curve
 from evenkeel.convergence.metric_kinds import Direction
+from evenkeel.convergence.run_evidence import RunEvidence
 from evenkeel.errors import InputError, did_you_mean
 from evenkeel.metrics import series
-from evenkeel.recipes import fingerprint
-from evenkeel.run_paths import RunPaths
 
 SCHEMA_VERSION = 1
-DIGITS = 7
-"""Significant digits kept, unless exact values are asked for: those of a 32-bit float."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +41,17 @@ class BaselineRun:
     seed: int | None = None
     commit: str | None = None
     date: str | None = None
+
+
+@dataclass(frozen=True)
+class NumericTwin(BaselineRun):
+    """A run of a baseline's seed whose initial weights were moved by rounding alone.
+
+    Args:
+        numeric_twin: ``policy.numeric_twin`` of its recipe.
+    """
+
+    numeric_twin: int = 1
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,8 @@ class Baseline:
         bit_exact: the recipe is deterministic here, and a bit difference is a regression.
         retired: why it does not judge any more; None while it does.
         exact: values are written with all their digits.
+        twins: numeric twins of some of the runs; they judge nothing by themselves.
+        twin_curves: metric → curve with one row per twin, on the steps of ``curves``.
     """
 
     recipe: str
@@ -84,57 +93,8 @@ class Baseline:
     bit_exact: bool = False
     retired: Acceptance | None = None
     exact: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class RunEvidence:
-    """A run's metrics with what its ``run.json`` tells, if there is one."""
-
-    source: str
-    metrics: series.Metrics
-    record: Mapping[str, Any]
-
-    @property
-    def fingerprint(self) -> str | None:
-        """Of the recipe that was run, whatever its seed: a baseline has several."""
-        config = self.record.get("config")
-        if not isinstance(config, Mapping):
-            return self.record.get("fingerprint")
-        return fingerprint.fingerprint({k: v for k, v in config.items() if k != "seed"})
-
-    @property
-    def platform(self) -> dict[str, Any]:
-        """Device and library versions, flat; empty for a bare ``metrics.json``."""
-        platform = dict(self.record.get("platform") or {})
-        packages = self.record.get("packages")
-        if isinstance(packages, Mapping) and packages:
-            platform["packages"] = dict(packages)
-        return platform
-
-    @property
-    def seed(self) -> int | None:
-        """The recipe's seed."""
-        config = self.record.get("config")
-        seed = config.get("seed") if isinstance(config, Mapping) else None
-        return seed if isinstance(seed, int) else None
-
-
-def read_evidence(path: Path) -> RunEvidence:
-    """A run's directory, or a ``metrics.json`` (with the ``run.json`` beside it, if any).
-
-    Raises:
-        InputError: there is no such file, or it is no metrics file.
-    """
-    if path.is_dir():
-        paths = RunPaths(path)
-        metrics_path = paths.metrics
-        record_path = paths.run_json
-    else:
-        metrics_path, record_path = path, path.with_name("run.json")
-    # a run.json beside a file that is no metrics.json belongs to something else
-    own = path.is_dir() or path.name == "metrics.json"
-    record = run_record.read(record_path) if own else {}
-    return RunEvidence(str(path), series.load(metrics_path), record)
+    twins: tuple[NumericTwin, ...] = ()
+    twin_curves: Mapping[str, Curve] = field(default_factory=dict)
 
 
 def of_evidence(
@@ -146,20 +106,24 @@ def of_evidence(
     exact: bool = False,
     bit_exact: bool = False,
 ) -> Baseline:
-    """A baseline of these runs.
+    """A baseline of these runs; the numeric twins among them are told from the others.
 
     Raises:
-        InputError: the runs have no metric in common, or they are of different recipes.
+        InputError: the runs have no metric in common, or they are of different recipes; a twin's
+            seed is none of the others', or was trained with other numerics.
     """
-    if not evidence:
-        raise InputError("a baseline needs at least one run")
+    runs = [one for one in evidence if not one.numeric_twin]
+    twins = [one for one in evidence if one.numeric_twin]
+    if not runs:
+        raise InputError("a baseline needs at least one run that is no numeric twin")
     prints = {one.fingerprint for one in evidence if one.fingerprint}
     if len(prints) > 1:
         raise InputError(
             f"the runs are of {len(prints)} different configurations of the recipe",
             fix="record runs of one configuration; only the seed may differ",
         )
-    found = curves.of_runs([one.metrics for one in evidence])
+    _refuse_strays(twins, {one.seed for one in runs}, runs[0].platform)
+    found = curves.of_runs([one.metrics for one in (*runs, *twins)])
     if not found:
         raise InputError(
             "the runs have no metric with a step in common",
@@ -171,26 +135,55 @@ def of_evidence(
     return Baseline(
         recipe=recipe,
         fingerprint=prints.pop() if prints else None,
-        platform=evidence[0].platform,
-        runs=tuple(_run(number, one) for number, one in enumerate(evidence, start=1)),
-        curves=dict(sorted(found.items())),
+        platform=runs[0].platform,
+        runs=tuple(_run(f"run{number}", one) for number, one in enumerate(runs, start=1)),
+        curves=_rows(found, 0, len(runs)),
         accepted=accepted,
         directions=dict(directions or {}),
         exact=exact,
         bit_exact=bit_exact,
+        twins=tuple(_twin(f"twin{number}", one) for number, one in enumerate(twins, start=1)),
+        twin_curves=_rows(found, len(runs), len(evidence)) if twins else {},
     )
 
 
-def _run(number: int, evidence: RunEvidence) -> BaselineRun:
+def _rows(found: Mapping[str, Curve], first: int, end: int) -> dict[str, Curve]:
+    """Some of the runs of curves, metrics in order."""
+    return {name: Curve(one.steps, one.values[first:end]) for name, one in sorted(found.items())}
+
+
+def _run(name: str, evidence: RunEvidence) -> BaselineRun:
     record = evidence.record
     attempts = record.get("attempts") or [{}]
     return BaselineRun(
-        name=f"run{number}",
+        name=name,
         source=evidence.source,
         seed=evidence.seed,
         commit=(record.get("git") or {}).get("commit"),
         date=attempts[0].get("start"),
     )
+
+
+def _twin(name: str, evidence: RunEvidence) -> NumericTwin:
+    return NumericTwin(**vars(_run(name, evidence)), numeric_twin=evidence.numeric_twin)
+
+
+def _refuse_strays(
+    twins: Sequence[RunEvidence], seeds: Collection[int | None], platform: Mapping[str, Any]
+) -> None:
+    """Raise for a twin that tells nothing of the baseline's runs."""
+    for twin in twins:
+        if twin.seed not in seeds:
+            raise InputError(
+                f"{twin.source} is a numeric twin of seed {twin.seed}, and no run has that seed",
+                fix=f"train the twin with one of the seeds {sorted(s for s in seeds if s)}",
+            )
+        changed = platforms.numeric_changes(platform, twin.platform)
+        if changed:
+            raise InputError(
+                f"{twin.source} is a numeric twin from another platform: {', '.join(changed)}",
+                fix="train the twin where the runs of its baseline were trained",
+            )
 
 
 def with_runs(
@@ -207,27 +200,49 @@ def with_runs(
                 f"{one.source} is a run of another configuration than the baseline",
                 fix="record a new baseline for it; a change that shapes the curve needs a new .vN",
             )
+    new = [one for one in evidence if not one.numeric_twin]
+    new_twins = [one for one in evidence if one.numeric_twin]
+    runs = baseline.runs + tuple(
+        _run(f"run{number}", one) for number, one in enumerate(new, start=len(baseline.runs) + 1)
+    )
+    twins = baseline.twins + tuple(
+        _twin(f"twin{number}", one)
+        for number, one in enumerate(new_twins, start=len(baseline.twins) + 1)
+    )
+    _refuse_strays(new_twins, {run.seed for run in runs}, baseline.platform)
     rows = [as_metrics(baseline, number) for number in range(len(baseline.runs))]
-    found = curves.of_runs([*rows, *(one.metrics for one in evidence)])
+    rows += [one.metrics for one in new]
+    rows += [twin_metrics(baseline, number) for number in range(len(baseline.twins))]
+    rows += [one.metrics for one in new_twins]
+    found = curves.of_runs(rows)
     if not found:
         raise InputError("the runs have no metric with a step in common with the baseline")
-    start = len(baseline.runs) + 1
-    more = tuple(_run(number, one) for number, one in enumerate(evidence, start=start))
     return replace(
         baseline,
-        runs=baseline.runs + more,
-        curves=dict(sorted(found.items())),
+        runs=runs,
+        curves=_rows(found, 0, len(runs)),
         accepted=accepted,
         history=(*baseline.history, baseline.accepted),
         retired=None,
+        twins=twins,
+        twin_curves=_rows(found, len(runs), len(rows)) if twins else {},
     )
 
 
 def as_metrics(baseline: Baseline, number: int) -> series.Metrics:
     """The metrics of the run at position ``number``."""
+    return _metrics(baseline.curves, number)
+
+
+def twin_metrics(baseline: Baseline, number: int) -> series.Metrics:
+    """The metrics of the numeric twin at position ``number``."""
+    return _metrics(baseline.twin_curves, number)
+
+
+def _metrics(found: Mapping[str, Curve], number: int) -> series.Metrics:
     return {
         name: dict(zip(curve.steps.tolist(), curve.values[number].tolist(), strict=True))
-        for name, curve in baseline.curves.items()
+        for name, curve in found.items()
     }
 
 
@@ -254,33 +269,16 @@ def dumps(baseline: Baseline) -> str:
         "retired": vars(baseline.retired) if baseline.retired else None,
         "platform": dict(baseline.platform),
         "runs": [vars(run) for run in baseline.runs],
+        "twins": [vars(twin) for twin in baseline.twins],
     }
-    lines = json.dumps(head, indent=1).rstrip("}\n") + ',\n "metrics": {\n'
-    blocks = []
-    for name, curve in sorted(baseline.curves.items()):
-        rows = [f'   "steps": {_steps(curve)}']
-        rows += [
-            f'   "{run.name}": [{", ".join(_values(curve, number, baseline.exact))}]'
-            for number, run in enumerate(baseline.runs)
-        ]
-        blocks.append(f"  {json.dumps(name)}: {{\n" + ",\n".join(rows) + "\n  }")
-    return lines + ",\n".join(blocks) + "\n }\n}\n"
-
-
-def _steps(curve: Curve) -> str:
-    """``"first:last:period"`` where steps are regular, else the list."""
-    steps = curve.steps
-    gaps = np.diff(steps)
-    if len(steps) > 2 and (gaps == gaps[0]).all():
-        return json.dumps(f"{steps[0]}:{steps[-1]}:{gaps[0]}")
-    return json.dumps(steps.tolist())
-
-
-def _values(curve: Curve, number: int, exact: bool) -> list[str]:
-    row = curve.values[number].tolist()
-    if exact:
-        return [json.dumps(value) for value in row]
-    return [json.dumps(float(f"{v:.{DIGITS}g}") if math.isfinite(v) else v) for v in row]
+    metrics = {}
+    for name, curve in baseline.curves.items():
+        rows = list(zip((run.name for run in baseline.runs), curve.values, strict=True))
+        if baseline.twins:
+            names = (twin.name for twin in baseline.twins)
+            rows += zip(names, baseline.twin_curves[name].values, strict=True)
+        metrics[name] = (curve.steps, rows)
+    return baseline_layout.written(head, metrics, baseline.exact)
 
 
 def load(path: Path) -> Baseline:
@@ -319,11 +317,13 @@ def load(path: Path) -> Baseline:
 
 def _of_record(record: Mapping[str, Any]) -> Baseline:
     runs = tuple(BaselineRun(**run) for run in record["runs"])
+    twins = tuple(NumericTwin(**twin) for twin in record.get("twins", ()))
     found = {}
     for name, block in record["metrics"].items():
-        steps = _read_steps(block["steps"])
-        values = np.array([block[run.name] for run in runs], dtype=np.float64)
-        if values.shape != (len(runs), len(steps)):
+        steps = baseline_layout.read_steps(block["steps"])
+        rows = [block[run.name] for run in (*runs, *twins)]
+        values = np.array(rows, dtype=np.float64)
+        if values.shape != (len(rows), len(steps)):
             raise ValueError(f"{name}: values of shape {values.shape} for {len(steps)} steps")
         found[name] = Curve(steps, values)
     retired = record.get("retired")
@@ -332,18 +332,13 @@ def _of_record(record: Mapping[str, Any]) -> Baseline:
         fingerprint=record["fingerprint"],
         platform=record["platform"],
         runs=runs,
-        curves=found,
+        curves=_rows(found, 0, len(runs)),
         accepted=Acceptance(**record["accepted"]),
         history=tuple(Acceptance(**one) for one in record.get("history", ())),
         directions={k: Direction(v) for k, v in record.get("directions", {}).items()},
         bit_exact=bool(record.get("bit_exact")),
         retired=Acceptance(**retired) if retired else None,
         exact=bool(record.get("exact_values")),
+        twins=twins,
+        twin_curves=_rows(found, len(runs), len(runs) + len(twins)) if twins else {},
     )
-
-
-def _read_steps(written: str | list[int]) -> curves.Steps:
-    if isinstance(written, str):
-        first, last, period = map(int, written.split(":"))
-        return np.arange(first, last + 1, period, dtype=np.int64)
-    return np.array(written, dtype=np.int64)

@@ -13,9 +13,10 @@ import numpy as np
 
 from evenkeel import run_record
 from evenkeel.convergence import baseline as files
-from evenkeel.convergence.baseline import Acceptance, Baseline, RunEvidence
-from evenkeel.convergence.baseline_match import device_class
+from evenkeel.convergence.baseline import Acceptance, Baseline
 from evenkeel.convergence.metric_kinds import Direction, Family, kind_of
+from evenkeel.convergence.platforms import device_class
+from evenkeel.convergence.run_evidence import RunEvidence
 from evenkeel.errors import InputError, did_you_mean
 from evenkeel.run_paths import Repository
 

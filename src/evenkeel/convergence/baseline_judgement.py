@@ -8,13 +8,14 @@ from pathlib import Path
 
 from evenkeel.convergence import baseline as baseline_file
 from evenkeel.convergence import baseline_files, baseline_match, pool
-from evenkeel.convergence.baseline import Acceptance, Baseline, RunEvidence
+from evenkeel.convergence.baseline import Acceptance, Baseline
 from evenkeel.convergence.baseline_match import Level
 from evenkeel.convergence.comparison import Options, compare
 from evenkeel.convergence.error_budget import MAX_LOOKS, Budget
 from evenkeel.convergence.exactness import first_bit_difference
 from evenkeel.convergence.metric_kinds import Direction, Family, kind_of
 from evenkeel.convergence.results import Comparison
+from evenkeel.convergence.run_evidence import RunEvidence, read_evidence
 from evenkeel.convergence.statistics import Prior
 from evenkeel.convergence.verdict import Verdict
 from evenkeel.errors import InputError, did_you_mean
@@ -34,7 +35,7 @@ def read_baseline(paths: Sequence[Path]) -> Baseline:
             "a baseline file among several paths",
             fix="give one baseline file, or only metrics files and run directories",
         )
-    evidence = [baseline_file.read_evidence(path) for path in paths]
+    evidence = [read_evidence(path) for path in paths]
     recipe = str(evidence[0].record.get("recipe") or "")
     accepted = Acceptance(by="", date="", reason="given on the command line")
     return baseline_file.of_evidence(evidence, recipe=recipe, accepted=accepted, exact=True)
@@ -91,7 +92,7 @@ def compare_run(
     current = [one for one in loaded if one.retired is None]
     if not current:
         return None
-    evidence = [baseline_file.read_evidence(paths.root), *_confirming(paths)]
+    evidence = [read_evidence(paths.root), *_confirming(paths)]
     order = list(Level)
     matches = [(baseline_match.match(one, evidence[0]), one) for one in current]
     # the most alike platform judges; where none is comparable, the first says why
@@ -116,7 +117,7 @@ def _confirming(paths: RunPaths) -> list[RunEvidence]:
     places = [
         paths.root.with_name(f"{paths.root.name}.confirm{number}") for number in range(1, MAX_LOOKS)
     ]
-    return [baseline_file.read_evidence(place) for place in places
+    return [read_evidence(place) for place in places
             if RunPaths(place).metrics.exists()]  # fmt: skip
 
 

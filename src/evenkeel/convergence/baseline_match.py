@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from evenkeel.convergence.baseline import Baseline, RunEvidence
+from evenkeel.convergence.baseline import Baseline
+from evenkeel.convergence.platforms import device_class, numeric_changes
+from evenkeel.convergence.run_evidence import RunEvidence
 
 
 class Level(StrEnum):
@@ -44,14 +45,6 @@ class Match:
         return not self.reason
 
 
-# what decides the bits that a deterministic training computes
-_NUMERIC_PACKAGES = ("torch", "transformers", "megatron-core", "numpy", "triton", "nvidia-cublas",
-                     "transformer-engine", "flash-attn")  # fmt: skip
-_GPU = re.compile(
-    r"(gb\d{3}|gh\d{3}|b\d{3}|h\d{2,3}|a\d{2,3}[gx]?|l\d{1,2}s?|v\d{3}|t4|mi\d{3}\w?)"
-)
-
-
 def match(baseline: Baseline, run: RunEvidence) -> Match:
     """Compare recipe and platform of a baseline with those of a run."""
     if baseline.retired is not None:
@@ -83,29 +76,7 @@ def _platforms(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> Match:
     if recorded.get("device_count") != now.get("device_count"):
         counts = f"{recorded.get('device_count')} devices, now {now.get('device_count')}"
         return Match(Level.SAME_CLASS, notes=(f"baseline on {counts}",))
-    changed = [
-        f"{package} {_version(recorded, package)} -> {_version(now, package)}"
-        for package in _NUMERIC_PACKAGES
-        if _version(recorded, package) != _version(now, package)
-    ]
-    for key in ("cpu", "device_name") if old == "cpu" else ("device_name", "driver"):
-        if recorded.get(key) != now.get(key):
-            changed.append(f"{key} {recorded.get(key)} -> {now.get(key)}")
+    changed = numeric_changes(recorded, now)
     if changed:
         return Match(Level.SAME_CLASS, notes=("since the baseline: " + ", ".join(changed),))
     return Match(Level.SAME_NUMERICS)
-
-
-def _version(platform: Mapping[str, Any], package: str) -> Any:
-    packages = platform.get("packages")
-    return packages.get(package) if isinstance(packages, Mapping) else None
-
-
-def device_class(platform: Mapping[str, Any]) -> str:
-    """``cpu``, or the GPU model without memory size and form factor (``h100``)."""
-    device = str(platform.get("device") or "").lower()
-    if device.startswith("cpu"):
-        return "cpu"
-    name = str(platform.get("device_name") or device).lower()
-    found = _GPU.search(name)
-    return found.group(1) if found else re.sub(r"[^a-z0-9]+", "-", name).strip("-") or "unknown"

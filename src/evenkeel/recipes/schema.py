@@ -330,6 +330,9 @@ class Policy:
     """Positions whose logits exist at once, for large vocabularies; absent: all."""
     torch_compile: bool = layout_only(False)
     """Compile each layer with torch.compile; the first steps then take longer."""
+    numeric_twin: int = layout_only(0, AT_LEAST_0)
+    """Above 0: move every initial weight by one unit in the last place, up or down as this number
+    seeds it. A run and its twin show how far rounding alone takes a curve."""
     sequence_packing: SequencePacking = layout_only(SequencePacking)
     dynamic_batching: DynamicBatching = layout_only(DynamicBatching)
     optimizer: Optimizer = shapes_curve(Optimizer)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from evenkeel.errors import InputError, MachineError, did_you_mean
-from evenkeel.recipes.schema import Policy, Recipe
+from evenkeel.recipes.schema import Policy, Precision, Recipe
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -128,7 +128,8 @@ def build(recipe: Recipe, config: PretrainedConfig) -> PreTrainedModel:
     """The whole model with its weights on the CPU, in fp32 and training mode.
 
     Random weights depend on the recipe's seed and the architecture alone: every layout starts
-    from the same ones, because the model is whole when they are drawn.
+    from the same ones, because the model is whole when they are drawn. A numeric twin's weights,
+    random or loaded, are moved by one unit in the last place.
 
     Raises:
         InputError: the named weights do not fit the architecture.
@@ -142,9 +143,22 @@ def build(recipe: Recipe, config: PretrainedConfig) -> PreTrainedModel:
             )
     else:
         model = _load_weights(recipe.policy, config)
+    if recipe.policy.numeric_twin:
+        _move_by_rounding(model, recipe.policy)
     model.config.use_cache = False
     trained: PreTrainedModel = model.train()
     return trained
+
+
+def _move_by_rounding(model: nn.Module, policy: Policy) -> None:
+    """Scale every weight by 1 ± one unit in the last place of the type that computes with it."""
+    computes_in_fp32 = policy.precision is Precision.FLOAT32
+    unit = torch.finfo(torch.float32 if computes_in_fp32 else torch.bfloat16).eps
+    generator = torch.Generator().manual_seed(policy.numeric_twin)
+    with torch.no_grad():
+        for weight in model.parameters():
+            upwards = torch.randint(0, 2, weight.shape, generator=generator)
+            weight.mul_(1 + unit * (2 * upwards - 1))
 
 
 def build_on_meta(config: PretrainedConfig) -> PreTrainedModel:

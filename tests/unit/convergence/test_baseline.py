@@ -11,8 +11,9 @@ import pytest
 from simulated_runs import run
 
 from evenkeel.convergence import baseline as files
-from evenkeel.convergence.baseline import Acceptance, RunEvidence
+from evenkeel.convergence.baseline import Acceptance
 from evenkeel.convergence.metric_kinds import Direction
+from evenkeel.convergence.run_evidence import RunEvidence
 from evenkeel.errors import InputError
 
 ACCEPTED = Acceptance("somebody", "2026-01-01T00:00:00+00:00", "first")
@@ -100,3 +101,46 @@ def test_runs_without_a_common_metric_are_refused() -> None:
     other = RunEvidence("b", {"b": {1: 1.0}}, {})
     with pytest.raises(InputError, match="no metric with a step in common"):
         files.of_evidence([evidence(1), other], recipe="x", accepted=ACCEPTED)
+
+
+def twin(seed: int, number: int = 1, **record: object) -> RunEvidence:
+    return evidence(seed, config={"seed": seed, "policy": {"numeric_twin": number}}, **record)
+
+
+def original(seed: int, **record: object) -> RunEvidence:
+    return twin(seed, 0, **record)
+
+
+def test_twins_are_told_from_runs_and_read_back(tmp_path: Path) -> None:
+    made = files.of_evidence(
+        [twin(2, 7), original(1), original(2)], recipe="x", accepted=ACCEPTED, exact=True
+    )
+    assert [(one.name, one.seed) for one in made.runs] == [("run1", 1), ("run2", 2)]
+    assert [(one.name, one.seed, one.numeric_twin) for one in made.twins] == [("twin1", 2, 7)]
+    files.save(made, tmp_path / "b.json")
+    read = files.load(tmp_path / "b.json")
+    assert read.twins == made.twins
+    assert {name: curve.values.shape for name, curve in read.curves.items()} == {
+        "train/loss": (2, 20), "val": (2, 2),
+    }  # fmt: skip
+    assert files.twin_metrics(read, 0) == twin(2).metrics
+
+
+def test_a_twin_added_later_leaves_the_runs_alone() -> None:
+    made = files.of_evidence([original(1), original(2)], recipe="x", accepted=ACCEPTED)
+    more = files.with_runs(made, [twin(1), original(3)], ACCEPTED)
+    assert [one.name for one in (*more.runs, *more.twins)] == ["run1", "run2", "run3", "twin1"]
+    assert files.as_metrics(more, 2) == original(3).metrics
+    assert files.twin_metrics(more, 0) == original(1).metrics
+
+
+def test_a_twin_that_tells_nothing_of_the_runs_is_refused() -> None:
+    with pytest.raises(InputError, match="twin of seed 3, and no run has that seed"):
+        files.of_evidence([original(1), twin(3)], recipe="x", accepted=ACCEPTED)
+    with pytest.raises(InputError, match="at least one run that is no numeric twin"):
+        files.of_evidence([twin(1)], recipe="x", accepted=ACCEPTED)
+    here, there = ({"device": "cpu", "cpu": name} for name in ("one", "other"))
+    with pytest.raises(InputError, match="another platform: cpu one -> other"):
+        files.of_evidence(
+            [original(1, platform=here), twin(1, platform=there)], recipe="x", accepted=ACCEPTED
+        )

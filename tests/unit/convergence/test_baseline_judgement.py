@@ -12,6 +12,7 @@ from evenkeel import run_record
 from evenkeel.convergence import baseline as files
 from evenkeel.convergence import baseline_files, judgement
 from evenkeel.convergence.baseline import Acceptance
+from evenkeel.convergence.run_evidence import read_evidence
 from evenkeel.convergence.verdict import Verdict
 from evenkeel.metrics import series
 from evenkeel.run_paths import Repository, RunPaths
@@ -33,7 +34,7 @@ def make_run(
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    runs = [files.read_evidence(make_run(tmp_path, seed, folder=f"s{seed}").root)
+    runs = [read_evidence(make_run(tmp_path, seed, folder=f"s{seed}").root)
             for seed in range(5)]  # fmt: skip
     made = files.of_evidence(runs, recipe=NAME, accepted=ACCEPTED)
     found = Repository(tmp_path)
@@ -121,7 +122,7 @@ def test_bits_are_compared_on_the_same_numerics(repository: Repository) -> None:
 
     path = baseline_files.of_recipe(repository, NAME)[0]
     sources = [
-        files.read_evidence(RunPaths(first_path(repository).with_name(f"s{seed}")).root)
+        read_evidence(RunPaths(first_path(repository).with_name(f"s{seed}")).root)
         for seed in range(5)
     ]
     made = files.of_evidence(sources, recipe=NAME, accepted=ACCEPTED, exact=True, bit_exact=True)

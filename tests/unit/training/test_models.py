@@ -8,7 +8,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from evenkeel.errors import InputError, MachineError
 from evenkeel.recipes import config
-from evenkeel.recipes.schema import Policy, Recipe
+from evenkeel.recipes.schema import Policy, Precision, Recipe
 from evenkeel.training import models
 
 ROOT = Path(__file__).parents[3]
@@ -40,6 +40,31 @@ def test_weights_depend_on_the_seed_alone() -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not torch.equal(one["lm_head.weight"], other["lm_head.weight"])
     assert {value.dtype for value in one.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("precision", "unit"), [(Precision.FLOAT32, 2.0**-23), (Precision.BFLOAT16, 2.0**-7)]
+)
+def test_a_numeric_twin_starts_one_rounding_away(
+    precision: Precision, unit: float, tmp_path: Path
+) -> None:
+    recipe = tiny(hidden_size=32)
+    recipe.policy.precision = precision
+    architecture = models.load_config(recipe.policy)
+    whole = models.build(recipe, architecture)
+    whole.save_pretrained(tmp_path)
+    recipe.policy.numeric_twin = 1
+    twin = models.build(recipe, architecture).state_dict()
+    recipe.policy.hf_path = str(tmp_path)
+    loaded = models.build(recipe, architecture).state_dict()
+    recipe.policy.numeric_twin = 2
+    other = models.build(recipe, architecture).state_dict()
+    for name, value in whole.state_dict().items():
+        moved = (twin[name] / value - 1).nan_to_num()
+        assert moved.abs().max() <= 2 * unit
+        assert moved.abs().median() >= unit / 2
+        assert torch.equal(loaded[name], twin[name])
+        assert not torch.equal(other[name], twin[name])
 
 
 def test_a_saved_model_is_loaded_and_checked(tmp_path: Path) -> None:
