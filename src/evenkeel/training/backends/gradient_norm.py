@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor
 
 EPSILON = 1e-6
 """Keeps the scale finite for a zero gradient; the value of ``clip_grad_norm_``."""
@@ -27,7 +27,7 @@ def global_norm(gradients: Sequence[Tensor], mesh: DeviceMesh) -> Tensor:
     """
     by_dims: dict[frozenset[str], list[Tensor]] = defaultdict(list)
     for gradient in gradients:
-        by_dims[_sharded_over(gradient)].append(_local(gradient))
+        by_dims[sharded_over(gradient)].append(_local(gradient))
     keys = sorted(by_dims, key=sorted)
     squares = torch.stack([_sum_of_squares(by_dims[key]) for key in keys])
     for dim in mesh.mesh_dim_names or ():
@@ -57,7 +57,15 @@ def _local(gradient: Tensor) -> Tensor:
     return local
 
 
-def _sharded_over(gradient: Tensor) -> frozenset[str]:
+def sharded_over(gradient: Tensor) -> frozenset[str]:
+    """The mesh dimensions whose ranks hold different parts of it.
+
+    Where tensor and data parallelism split the same dimension of a weight, the placement is a
+    strided shard, which newer versions of torch no longer derive from ``Shard``.
+
+    Raises:
+        RuntimeError: it is a pending sum over a dimension.
+    """
     if not isinstance(gradient, DTensor):
         return frozenset()
     names = gradient.device_mesh.mesh_dim_names or ()
@@ -67,5 +75,5 @@ def _sharded_over(gradient: Tensor) -> frozenset[str]:
     return frozenset(
         name
         for name, placement in zip(names, gradient.placements, strict=True)
-        if isinstance(placement, Shard)
+        if not placement.is_replicate()
     )
