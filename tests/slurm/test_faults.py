@@ -15,10 +15,11 @@ from evenkeel.launch.executor import SlurmSubmitter
 from evenkeel.launch.intervention import SlurmIntervention
 from evenkeel.launch.job_script import job_files
 from evenkeel.launch.outcome import JobOutcome, Outcome, RetryPolicy
+from evenkeel.launch.recipe_watch import RecipeWatch
 from evenkeel.launch.request import LaunchOptions, Submission
 from evenkeel.launch.run_progress import DoomPolicy
 from evenkeel.launch.submission import JobRecord, submit_chain
-from evenkeel.launch.watch import RecipeWatch, Watcher, WatchPolicy
+from evenkeel.launch.watch import Watcher, WatchPolicy
 
 ClusterMaker = Callable[..., MiniCluster]
 NO_RETRY = RetryPolicy(retries=0)

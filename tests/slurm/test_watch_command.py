@@ -68,9 +68,14 @@ def test_a_watcher_that_is_killed_is_simply_started_again(
         text = second.stdout.read()
     assert second.returncode == 1
     assert lines_of(text)[-1].startswith("1 of 2 recipes are good; 0.0")
-    assert "PASS         sft-good-1n1g-fsdp2tp1   2 checks passed" in lines_of(text)
     assert any(
-        line.startswith("CRASHED      sft-wrong-1n1g-fsdp2tp1  AssertionError: shapes differ")
+        line.startswith("PASS         sft-good-1n1g-fsdp2tp1   0.0")
+        and line.endswith(" GPU-h  2 checks passed")
+        for line in lines_of(text)
+    )
+    assert any(
+        line.startswith("CRASHED      sft-wrong-1n1g-fsdp2tp1")
+        and "GPU-h  AssertionError: shapes differ" in line
         for line in lines_of(text)
     )
     result = json.loads((record.folder / "result.json").read_text())

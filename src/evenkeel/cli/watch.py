@@ -67,7 +67,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Watch to the end; the exit status of the CLI."""
     record = find_launch(args.launch, args.root, args.snapshot_dir)
-    return watch(record, args)
+    try:
+        return watch(record, args)
+    except KeyboardInterrupt:
+        print(f"the jobs go on; to watch them again: evenkeel watch {record.folder}")
+        raise
 
 
 def find_launch(launch: str | None, root: Path | None, snapshot_dir: str | None) -> LaunchRecord:

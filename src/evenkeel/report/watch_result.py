@@ -9,7 +9,8 @@ from evenkeel.convergence import judgement
 from evenkeel.convergence.verdict import Verdict
 from evenkeel.launch.launch_record import LaunchRecord
 from evenkeel.launch.outcome import JobOutcome, Outcome, suspect_nodes
-from evenkeel.launch.watch import RecipeWatch, Watcher
+from evenkeel.launch.recipe_watch import RecipeWatch
+from evenkeel.launch.watch import Watcher
 from evenkeel.run_paths import RunPaths
 
 SCHEMA_VERSION = 1
@@ -55,8 +56,8 @@ def result_of(record: LaunchRecord, watcher: Watcher) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "launch_id": record.launch_id,
         "suite": record.suite,
-        "recipes": [_recipe(recipe, watcher.gpu_hours(recipe)) for recipe in watcher.recipes],
-        "gpu_hours": round(sum(watcher.gpu_hours(recipe) for recipe in watcher.recipes), 4),
+        "recipes": [_recipe(recipe) for recipe in watcher.recipes],
+        "gpu_hours": round(sum(recipe.gpu_hours for recipe in watcher.recipes), 4),
         "suspect_nodes": suspect_nodes(failures),
     }
 
@@ -66,7 +67,7 @@ def write_result(record: LaunchRecord, result: dict[str, Any]) -> None:
     atomic_file.write_json(record.folder / "result.json", result)
 
 
-def _recipe(recipe: RecipeWatch, gpu_hours: float) -> dict[str, Any]:
+def _recipe(recipe: RecipeWatch) -> dict[str, Any]:
     outcome = recipe.outcome
     verdict, message = verdict_of(outcome, recipe.paths)
     return {
@@ -76,7 +77,7 @@ def _recipe(recipe: RecipeWatch, gpu_hours: float) -> dict[str, Any]:
         "outcome": outcome.kind.value,
         "last_step": recipe.progress.last_step,
         "max_steps": recipe.submission.shape.max_steps,
-        "gpu_hours": round(gpu_hours, 4),
+        "gpu_hours": round(recipe.gpu_hours, 4),
         "sufficient_minutes": outcome.sufficient_minutes,
         "traceback": outcome.traceback,
         "run_dir": str(recipe.paths.root),

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Protocol, TextIO
 
-from rich import box
 from rich.console import Console, Group
+from rich.control import Control
 from rich.live import Live
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from evenkeel.convergence.verdict import Verdict
-from evenkeel.launch.watch import Row
+from evenkeel.launch.recipe_watch import Row
+from evenkeel.report.watch_table import Shown, duration, table
 
 PROGRESS_EVERY_S = 60.0
 
@@ -80,25 +82,53 @@ class LineView:
 
 
 class LiveView:
-    """A table in place. What is done about jobs stays above it as lines."""
+    """A table in place. What is done about jobs stays above it as lines.
+
+    The table goes away when all is done, since the verdicts follow it; otherwise it stays as it
+    was seen last.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live = Live(console=console, auto_refresh=False)
+        self._shown: tuple[Sequence[Row], str | None] = ((), None)
+        self._size = console.size
+        self._is_drawing = False
+        self._before: Any = None
 
     def show(self, rows: Sequence[Row], trouble: str | None) -> None:
         """Redraw."""
-        parts: list[Any] = [table(rows, self._console.height - 6)]
-        if trouble:
-            parts.append(f"[yellow]{escape(trouble)}[/]")
-        self._live.update(Group(*parts), refresh=True)
+        self._shown = rows, trouble
+        self._live.transient = bool(rows) and all(row.is_done for row in rows)
+        self._draw()
 
     def note(self, line: str) -> None:
         """With the time of day, above the table."""
         self._console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False)
 
+    def _draw(self) -> None:
+        self._is_drawing = True
+        rows, trouble = self._shown
+        size = self._console.size
+        if size != self._size:
+            # the terminal has wrapped what stood there: where the table began is not known any more
+            self._console.control(Control.clear(), Control.home())
+            self._size = size
+        below = [Text(trouble, style="yellow")] if trouble else []
+        # one line stays free for the cursor, one for what the terminal's user types
+        height = size.height - len(below) - 2
+        self._live.update(Group(*table(rows, size.width, height), *below), refresh=True)
+        self._is_drawing = False
+
+    def _resized(self, number: int, frame: FrameType | None) -> None:
+        """At once, and not at the next look."""
+        if not self._is_drawing and self._shown[0]:
+            self._draw()
+
     def __enter__(self) -> LiveView:
         self._live.__enter__()
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGWINCH, self._resized)
         return self
 
     def __exit__(
@@ -107,6 +137,8 @@ class LiveView:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGWINCH, self._before)
         self._live.__exit__(kind, error, trace)
 
 
@@ -123,59 +155,23 @@ def row_line(row: Row) -> str:
     if row.loss is not None:
         words.append(f"loss {row.loss:.4g}")
     words.append(f"{row.gpu_hours:.2f} GPU-h")
-    if row.reason:
-        words.append(row.reason)
+    shown = Shown.of(row)
+    end = [shown.verdict.value] if shown.verdict else []
+    if shown.message or end:
+        words.append(": ".join([*end, shown.message.split("\n")[0]]))
     return ", ".join(words)
 
 
-def table(rows: Sequence[Row], height: int) -> Table:
-    """The recipes that matter most first, at most ``height`` of them, and the sums of all."""
-    order = sorted(rows, key=lambda row: (row.is_done, row.state == "PENDING"))
-    shown = order[: max(3, height)]
-    done = sum(row.is_done for row in rows)
-    hours = sum(row.gpu_hours for row in rows)
-    title = f"{done} of {len(rows)} done, {hours:.2f} GPU-hours"
-    if len(shown) < len(rows):
-        title += f"; {len(rows) - len(shown)} more not shown"
-    found = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
-    found.add_column("recipe", overflow="fold")
-    for column in ("job", "run"):
-        found.add_column(column, justify="right", no_wrap=True)
-    found.add_column("state", no_wrap=True)
-    for column in ("step", "s/step", "left", "loss", "GPU-h"):
-        found.add_column(column, justify="right", no_wrap=True)
-    found.add_column("reason", overflow="ellipsis", no_wrap=True)
-    for row in shown:
-        found.add_row(
-            escape(row.recipe),
-            str(row.job_id or ""),
-            f"{row.run}/{row.runs}",
-            row.state,
-            f"{row.step}/{row.max_steps}",
-            "" if row.step_time_s is None else f"{row.step_time_s:.3g}",
-            "" if row.left_s is None else duration(row.left_s),
-            "" if row.loss is None else f"{row.loss:.4g}",
-            f"{row.gpu_hours:.2f}",
-            escape(row.reason.split("\n")[0]),
-            style="dim" if row.is_done else None,
-        )
-    return found
-
-
-def duration(seconds: float) -> str:
-    """``2:05:00`` or ``5:00``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
 def verdict_lines(result: Mapping[str, Any]) -> list[str]:
-    """One line per recipe, what to know about the nodes, and the sum."""
+    """A line per recipe (verdict, GPU-hours, reason), what to know about the nodes, the sum."""
     width = max((len(recipe["recipe"]) for recipe in result["recipes"]), default=0)
+    hours = max((len(f"{recipe['gpu_hours']:.2f}") for recipe in result["recipes"]), default=0)
     lines = []
     for recipe in result["recipes"]:
         message = str(recipe["message"]).split("\n")[0]
-        lines.append(f"{recipe['verdict']:<12} {recipe['recipe']:<{width}}  {message}".rstrip())
+        held = f"{recipe['gpu_hours']:{hours}.2f} GPU-h"
+        line = f"{recipe['verdict']:<12} {recipe['recipe']:<{width}}  {held}  {message}"
+        lines.append(line.rstrip())
         lines += [f"    {line}" for line in str(recipe["traceback"]).splitlines()[-8:]]
     for node, recipes in result["suspect_nodes"].items():
         lines.append(
