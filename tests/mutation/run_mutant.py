@@ -1,7 +1,7 @@
 """A trainer with one bug planted: ``run_mutant.py NAME examples/run_sft.py --config FILE …``.
 
 Also under torchrun, in the trainer's place. ``healthy`` plants nothing; ``--list`` prints all
-mutants as JSON, without loading a trainer.
+mutants and harmless changes as JSON, without loading a trainer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from mutants import MUTANTS, listing, plant
+from mutants import HARMLESS, MUTANTS, listing, plant
 
 HEALTHY = "healthy"
 
@@ -24,7 +24,7 @@ def main() -> int:
     if arguments == ["--list"]:
         print(json.dumps(listing()))
         return 0
-    if len(arguments) < 2 or arguments[0] not in {HEALTHY, *MUTANTS}:
+    if len(arguments) < 2 or arguments[0] not in {HEALTHY, *MUTANTS, *HARMLESS}:
         print(f"usage: run_mutant.py NAME SCRIPT [ARGUMENT ...]\nNAME: {HEALTHY}, "
               f"{', '.join(MUTANTS)}", file=sys.stderr)  # fmt: skip
         return 2

@@ -69,7 +69,7 @@ def train(runs: list[PlannedRun], results: Path) -> None:
 
 
 def test_there_are_many_mutants_and_a_recipe_for_each() -> None:
-    mutants = mutation_plan.registry(ROOT)
+    mutants = mutation_plan.registry(ROOT).mutants
     assert len(mutants) >= 30
     homeless = [one.name for one in mutants if mutation_plan.recipe_of(one, recipes()) is None]
     assert homeless == []
@@ -80,7 +80,7 @@ def test_every_mutant_changes_what_is_trained(share: int, tmp_path: Path) -> Non
     mine = recipes()[share::SHARES]
     names = {recipe.name for recipe in mine}
     runs = [PlannedRun(recipe, HEALTHY, 1) for recipe in mine]
-    for mutant in mutation_plan.registry(ROOT):
+    for mutant in mutation_plan.registry(ROOT).mutants:
         recipe = mutation_plan.recipe_of(mutant, recipes())
         if recipe is not None and recipe.name in names:
             runs.append(PlannedRun(recipe, mutant.name, 1))

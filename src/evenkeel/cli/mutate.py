@@ -7,6 +7,7 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from evenkeel.run_paths import Repository
 
 if TYPE_CHECKING:
     from evenkeel.convergence.mutation_score import RecipeRuns, Score
-    from evenkeel.launch.mutation_plan import Mutant, MutationRecipe
+    from evenkeel.launch.mutation_plan import Mutant, MutationRecipe, Registry
 
 EPILOG = """\
 examples:
@@ -25,12 +26,14 @@ examples:
   evenkeel mutate --suite nightly_cpu --healthy 20
   evenkeel mutate --mutants learning-rate-x2,labels-shifted-twice --healthy 10
 
-Trains baseline runs, healthy runs with fresh seeds, and each mutant on the first recipe in which
-its bug can show; then judges all of them three ways. Every run that is done is kept in the folder
-of results, so an interrupted call goes on where it stopped: give the same --resume.
+Trains baseline runs and numeric twins, healthy runs with fresh seeds, harmless changes of the code,
+and each mutant on the first recipe in which its bug can show; then judges all of them. Every run
+that is done is kept in the folder of results, so an interrupted call goes on where it stopped: give
+the same --resume.
 
-exit status: 0 ours finds every mutant above its detectable change and flags no more healthy nights
-             than promised; 1 it does not; 2 bad input; 3 a training process broke; 130 interrupted
+exit status: 0 ours finds every mutant above its detectable change, flags no harmless change and no
+             more healthy nights than promised; 1 it does not; 2 bad input; 3 a training process
+             broke; 130 interrupted
 """
 
 
@@ -70,9 +73,9 @@ def run(args: argparse.Namespace) -> int:
     from evenkeel.launch import mutation_plan
 
     root = (args.root or Repository.around(Path.cwd()).root).resolve()
-    mutants = mutation_plan.selected(
-        mutation_plan.registry(root), filter(None, args.mutants.split(","))
-    )
+    registry = mutation_plan.registry(root)
+    mutants = mutation_plan.selected(registry.mutants, filter(None, args.mutants.split(",")))
+    registry = replace(registry, mutants=tuple(mutants))
     if args.list:
         _print_list(mutants, args.json)
         return EXIT_OK
@@ -84,10 +87,11 @@ def run(args: argparse.Namespace) -> int:
         paths = args.recipes or mutation_plan.own_recipes(root)
         recipes = mutation_plan.of_files(root, paths)
     if not args.judge_only:
-        _train(args, root, recipes, mutants)
-    found = _score(args, recipes, mutants, args.nights)
+        _train(args, root, recipes, registry)
+    found = _score(args, recipes, registry, args.nights)
     _show(found, args.json)
     kept = found.nights.ours <= max(1, round(args.family_error * found.nights.num))
+    kept = kept and not found.changes.ours
     complete = found.found("ours", detectable=True) == len(found.detectable)
     return EXIT_OK if kept and complete and found.mutants else EXIT_FINDING
 
@@ -96,55 +100,62 @@ def _train(
     args: argparse.Namespace,
     root: Path,
     recipes: Sequence[MutationRecipe],
-    mutants: Sequence[Mutant],
+    registry: Registry,
 ) -> None:
-    """Healthy runs, mutants, then further runs of the mutants that are not found by one."""
+    """Everything but confirming runs, then those of the mutants that ask for them."""
+    from evenkeel.convergence.verdict import Verdict
     from evenkeel.launch import mutation_plan, mutation_runs
-    from evenkeel.launch.mutation_plan import FIRST_MUTANT_SEED, PlannedRun
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
+    mutants = registry.mutants
     homes = {one.name: mutation_plan.recipe_of(one, recipes) for one in mutants}
     for name, home in homes.items():
         if home is None:
             say(f"{name}: none of these recipes has what it needs")
     used = [one for one in recipes if one in homes.values()]
-    runs = mutation_plan.healthy_runs(used, args.baseline_runs, args.healthy)
     placed = {name: home for name, home in homes.items() if home is not None}
-    for look in range(3):
-        if look:  # of those not found: to confirm, and to know how large the effect is
-            found = {one.mutant for one in _score(args, recipes, mutants, 0).mutants if one.found}
-            placed = {name: home for name, home in placed.items() if name not in found}
-        seed = FIRST_MUTANT_SEED + look
-        runs += [PlannedRun(home, name, seed) for name, home in placed.items()]
+    runs = mutation_plan.healthy_runs(used, args.baseline_runs, args.healthy)
+    runs += mutation_plan.twin_runs(root, used)
+    runs += mutation_plan.harmless_runs(root, used, registry.harmless)
+    runs += mutation_plan.mutant_runs(placed)
+    mutation_runs.train(runs, args.resume, root, args.workers, say)
+    for look in range(mutation_plan.NUM_CONFIRMING):
+        judged = _score(args, recipes, registry, 0).mutants
+        open_still = {one.mutant for one in judged if one.by_statistics is Verdict.INCONCLUSIVE}
+        placed = {name: home for name, home in placed.items() if name in open_still}
+        runs = mutation_plan.confirming_runs(placed, look)
         mutation_runs.train(runs, args.resume, root, args.workers, say)
 
 
 def _score(
     args: argparse.Namespace,
     recipes: Sequence[MutationRecipe],
-    mutants: Sequence[Mutant],
+    registry: Registry,
     nights: int,
 ) -> Score:
     from evenkeel.convergence import mutation_score
 
-    runs = collected(args.resume, recipes, args.baseline_runs, {one.name for one in mutants})
+    runs = collected(args.resume, recipes, args.baseline_runs, registry)
     return mutation_score.score(runs, family_error=args.family_error, num_nights=nights)
 
 
 def collected(
-    results: Path, recipes: Sequence[MutationRecipe], num_baseline: int, names: set[str]
+    results: Path, recipes: Sequence[MutationRecipe], num_baseline: int, registry: Registry
 ) -> list[RecipeRuns]:
     """What is kept in a folder of results, by recipe; recipes without any run are left out."""
     from evenkeel.convergence.mutation_score import RecipeRuns, TrainedRun
-    from evenkeel.launch import mutation_runs
+    from evenkeel.launch import mutation_plan, mutation_runs
     from evenkeel.launch.mutation_plan import HEALTHY
 
     by_recipe: dict[str, dict[str, list[TrainedRun]]] = defaultdict(lambda: defaultdict(list))
     for record, metrics in mutation_runs.read_all(results):
         one = TrainedRun(record["mutant"], record["seed"], record["status"], metrics)
         by_recipe[record["recipe"]][record["mutant"]].append(one)
+    names = {one.name for one in registry.mutants}
+    harmless = [one.name for one in registry.harmless]
+    twins = [mutation_plan.twin_name(number) for number in range(1, mutation_plan.NUM_TWINS + 1)]
     found = []
     for recipe in recipes:
         runs = by_recipe.get(recipe.name, {})
@@ -168,6 +179,8 @@ def collected(
                         for name, kept in runs.items()
                         if name in names
                     },
+                    twins=[one for name in twins for one in runs.get(name, [])],
+                    harmless={name: runs[name][0] for name in harmless if name in runs},
                 )
             )
     return found

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from evenkeel.convergence import baseline as baseline_file
-from evenkeel.convergence import baseline_files, baseline_match, pool
+from evenkeel.convergence import baseline_files, baseline_match, matched, pool
 from evenkeel.convergence.baseline import Acceptance, Baseline
 from evenkeel.convergence.baseline_match import Level
 from evenkeel.convergence.comparison import Options, compare
@@ -69,6 +69,7 @@ def compare_evidence(
         options = replace(options, directions=baseline.directions)
     comparison = compare(baseline.curves, [one.metrics for one in evidence], options)
     if level is Level.SAME_NUMERICS:
+        comparison = _with_matched(comparison, baseline, evidence, options)
         comparison = _with_bits(comparison, baseline, evidence[0], notes)
     return replace(comparison, notes=(*notes, *comparison.notes))
 
@@ -132,6 +133,24 @@ def _incomparable(
         num_new=len(evidence),
         num_baseline=len(baseline.runs),
     )
+
+
+def _with_matched(
+    comparison: Comparison, baseline: Baseline, evidence: Sequence[RunEvidence], options: Options
+) -> Comparison:
+    """With what runs of the baseline's own seeds tell, where it has numeric twins."""
+    pairs = matched.Pairs(
+        curves=baseline.curves,
+        seeds=[run.seed for run in baseline.runs],
+        twin_curves=baseline.twin_curves,
+        twin_seeds=[twin.seed for twin in baseline.twins],
+        only=options.only,
+    )
+    for one in evidence:
+        if one.seed is not None and pairs.judges(one.seed):
+            found = matched.compare_matched(pairs, one.metrics, one.seed, options.directions)
+            comparison = matched.joined(comparison, found)
+    return comparison
 
 
 def _with_bits(

@@ -1,29 +1,28 @@
-"""How many planted bugs three ways of judging find, and how often each is wrong. Pure.
+"""How many planted bugs several ways of judging find, and how often each is wrong. Pure.
 
 Every run is judged by our comparison with a baseline (and confirming runs, where it asks for
-them), by hand-typed thresholds, and by one golden curve with a tolerance.
+them) with and without the run of the same seed, by hand-typed thresholds, and by one golden curve
+with a tolerance.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from evenkeel.convergence import curves, pool
+from evenkeel.convergence import curves, matched, pool
 from evenkeel.convergence.comparison import Options, compare
 from evenkeel.convergence.curves import Curve, MetricsView
+from evenkeel.convergence.customary_judges import GOLDEN_TOLERANCE, deviation, fails
 from evenkeel.convergence.error_budget import MAX_LOOKS, Budget
-from evenkeel.convergence.results import Comparison
+from evenkeel.convergence.results import Comparison, MetricResult
 from evenkeel.convergence.statistics import Prior
 from evenkeel.convergence.verdict import Verdict
-from evenkeel.metrics.evaluation import evaluate_text
 
-GOLDEN_TOLERANCE = 0.05
-GOLDEN_WINDOW = 10
-GOLDEN_METRICS = ("train/loss", "validation/loss")
+JUDGES = ("ours", "statistics", "thresholds", "golden", "golden_widened")
 _OPEN = (Verdict.PASS, Verdict.INCONCLUSIVE)
 
 
@@ -46,7 +45,10 @@ class RecipeRuns:
         checks: its hand-typed thresholds.
         baseline: what ours compares with; the first is the golden curve.
         healthy: fresh seeds of the same code.
-        mutants: by name, in the order of their seeds.
+        mutants: by name; the first run is judged, with a seed of the baseline like a nightly run.
+            Other seeds of the baseline tell how large the effect is, fresh ones also confirm.
+        twins: numeric twins of baseline runs.
+        harmless: runs of changed code that computes the same, by name of the change.
     """
 
     name: str
@@ -54,19 +56,25 @@ class RecipeRuns:
     baseline: Sequence[TrainedRun]
     healthy: Sequence[TrainedRun]
     mutants: Mapping[str, Sequence[TrainedRun]]
+    twins: Sequence[TrainedRun] = ()
+    harmless: Mapping[str, TrainedRun] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One run, or one mutant, as the three judges see it.
+    """One run, or one mutant, as the judges see it.
 
     Args:
         verdict: ours.
         reason: in words.
         num_runs: that ours looked at.
+        by_statistics: verdict without the run of the same seed, as on another machine.
         by_thresholds: whether they fail.
         deviation: largest relative distance from the golden curve.
-        effect: largest change over its minimum detectable change, mean over the mutant's runs.
+        ratio: largest deviation from the run of the same seed over what rounding explains; None
+            where there is no such run.
+        effect: largest change over its minimum detectable change in runs that are not judged;
+            None where there are none.
     """
 
     recipe: str
@@ -74,9 +82,11 @@ class Judged:
     verdict: Verdict
     reason: str
     num_runs: int
+    by_statistics: Verdict
     by_thresholds: bool
     deviation: float
-    effect: float
+    ratio: float | None = None
+    effect: float | None = None
 
     @property
     def found(self) -> bool:
@@ -95,6 +105,7 @@ class Alarms:
 
     num: int
     ours: int
+    statistics: int
     thresholds: int
     golden: int
 
@@ -105,7 +116,9 @@ class Score:
 
     mutants: tuple[Judged, ...]
     healthy: tuple[Judged, ...]
+    harmless: tuple[Judged, ...]
     runs: Alarms
+    changes: Alarms
     nights: Alarms
     family_error: float
     widened_tolerance: float
@@ -114,9 +127,10 @@ class Score:
     """Recipes that lack the runs to be judged."""
 
     def found(self, judge: str, *, detectable: bool = False) -> int:
-        """Mutants found by ``ours``, ``thresholds``, ``golden`` or ``golden_widened``."""
-        tests = {
+        """Mutants found by one of ``JUDGES``."""
+        tests: dict[str, Callable[[Judged], bool]] = {
             "ours": lambda one: one.found,
+            "statistics": lambda one: one.by_statistics not in _OPEN,
             "thresholds": lambda one: one.by_thresholds,
             "golden": lambda one: one.by_golden,
             "golden_widened": lambda one: one.deviation > self.widened_tolerance,
@@ -127,7 +141,7 @@ class Score:
     @property
     def detectable(self) -> tuple[Judged, ...]:
         """Mutants whose effect exceeds the stated minimum detectable change of some check."""
-        return tuple(one for one in self.mutants if one.effect > 1)
+        return tuple(one for one in self.mutants if one.effect is not None and one.effect > 1)
 
 
 def score(
@@ -150,26 +164,24 @@ def score(
     left_out = tuple(one.name for one in recipes if one not in ready)
     budget = Budget(family_error, max(len(ready), 1))
     judge = _Judge(budget, [curves.of_runs([r.metrics for r in one.baseline]) for one in ready])
-    mutants, healthy = [], []
+    mutants, healthy, harmless = [], [], []
     for one in ready:
-        baseline = curves.of_runs([run.metrics for run in one.baseline])
+        known = _Known.of(one)
         for name, runs in one.mutants.items():
-            mutants.append(judge.judged(one, baseline, name, runs))
+            mutants.append(judge.mutant(known, name, runs))
         for place in range(len(one.healthy)):
             confirmed = [*one.healthy[place:], *one.healthy[:place]][:MAX_LOOKS]
-            healthy.append(judge.judged(one, baseline, "healthy", confirmed))
-    flagged = Alarms(
-        len(healthy),
-        sum(one.found for one in healthy),
-        sum(one.by_thresholds for one in healthy),
-        sum(one.by_golden for one in healthy),
-    )
+            healthy.append(judge.judged(known, "healthy", confirmed))
+        harmless += [judge.judged(known, name, [run]) for name, run in one.harmless.items()]
+    flagged = _alarms(healthy)
     deviations = sorted((one.deviation for one in healthy), reverse=True)
     widened = deviations[min(flagged.ours, len(deviations) - 1)] if deviations else 0.0
     return Score(
         mutants=tuple(mutants),
         healthy=tuple(healthy),
+        harmless=tuple(harmless),
         runs=flagged,
+        changes=_alarms(harmless),
         nights=_nights(judge, ready, num_nights, seed),
         family_error=family_error,
         widened_tolerance=max(widened, GOLDEN_TOLERANCE),
@@ -195,41 +207,59 @@ class _Judge:
             found = compare(baseline, [run.metrics for run in runs[:count]], options)
         return found
 
-    def judged(
-        self,
-        recipe: RecipeRuns,
-        baseline: Mapping[str, Curve],
-        name: str,
-        runs: Sequence[TrainedRun],
-    ) -> Judged:
-        """The first run by three judges; the effect from all of them."""
+    def judged(self, known: _Known, name: str, runs: Sequence[TrainedRun]) -> Judged:
+        """The first run, which the others may confirm."""
         first = runs[0]
+        golden = known.recipe.baseline[0].metrics
         if first.status != 0:
-            verdict, reason = Verdict.CRASHED, f"exit status {first.status}"
-            num_runs, change = 1, float("inf")
-        else:
-            found = self.ours(baseline, runs)
-            verdict, reason, num_runs = found.verdict, found.message, found.num_new
-            change = self._effect(baseline, runs)
+            return Judged(
+                recipe=known.recipe.name,
+                mutant=name,
+                verdict=Verdict.CRASHED,
+                reason=f"exit status {first.status}",
+                num_runs=1,
+                by_statistics=Verdict.CRASHED,
+                by_thresholds=True,
+                deviation=float("inf"),
+            )
+        by_statistics = self.ours(known.curves, runs)
+        same_seed = known.same_seed(first)
+        found = matched.joined(by_statistics, same_seed)
         return Judged(
-            recipe=recipe.name,
+            recipe=known.recipe.name,
             mutant=name,
-            verdict=verdict,
-            reason=reason,
-            num_runs=num_runs,
-            by_thresholds=first.status != 0 or fails(recipe.checks, first.metrics),
-            deviation=float("inf")
-            if first.status
-            else deviation(recipe.baseline[0].metrics, first.metrics),
-            effect=change,
+            verdict=found.verdict,
+            reason=found.message,
+            num_runs=1 if found.verdict is not by_statistics.verdict else found.num_new,
+            by_statistics=by_statistics.verdict,
+            by_thresholds=fails(known.recipe.checks, first.metrics),
+            deviation=deviation(golden, first.metrics),
+            ratio=max((one.ratio or 0.0 for one in same_seed), default=None),
         )
 
-    def _effect(self, baseline: Mapping[str, Curve], runs: Sequence[TrainedRun]) -> float:
-        """Largest mean change of a summary over its minimum detectable change from one run."""
+    def mutant(self, known: _Known, name: str, runs: Sequence[TrainedRun]) -> Judged:
+        """``judged``, with the effect in the runs that it does not judge at once."""
+        first, *others = runs
+        seeds = {run.seed for run in known.recipe.baseline}
+        confirming = [run for run in others if run.seed not in seeds]
+        found = self.judged(known, name, [first, *confirming])
+        crashed = found.verdict is Verdict.CRASHED
+        return replace(found, effect=float("inf") if crashed else self._effect(known, others))
+
+    def _effect(self, known: _Known, runs: Sequence[TrainedRun]) -> float | None:
+        """Largest change over its minimum detectable change, by seed or by statistics.
+
+        By statistics it is the mean over the runs, of which one alone says little.
+        """
+        if not runs:
+            return None
+        if any(run.status for run in runs):
+            return float("inf")
         options = Options(budget=self._budget, priors=self._priors, with_advice=False)
         ratios: dict[tuple[str, str], list[float]] = defaultdict(list)
+        by_seed = [one.ratio or 0.0 for run in runs for one in known.same_seed(run)]
         for run in runs:
-            for one in compare(baseline, [run.metrics], options).results:
+            for one in compare(known.curves, [run.metrics], options).results:
                 if one.minimum_detectable_change and one.change is not None:
                     ratio = one.change / one.minimum_detectable_change
                 elif one.verdict is Verdict.PASS:
@@ -237,35 +267,48 @@ class _Judge:
                 else:
                     ratio = float("inf")  # what must not change at all, or a curve at fault
                 ratios[one.metric, one.summary].append(ratio)
-        return max((abs(float(np.mean(found))) for found in ratios.values()), default=0.0)
+        means = [abs(float(np.mean(found))) for found in ratios.values()]
+        return max([*means, *by_seed], default=0.0)
 
 
-def fails(checks: Iterable[str], metrics: MetricsView) -> bool:
-    """Whether a run fails one of its hand-typed thresholds."""
-    return not all(evaluate_text(check, metrics).passed for check in checks)
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What the judges know of a recipe."""
+
+    recipe: RecipeRuns
+    curves: Mapping[str, Curve]
+    pairs: matched.Pairs
+
+    @classmethod
+    def of(cls, recipe: RecipeRuns) -> _Known:
+        """Its baseline, and numeric twins on the same steps."""
+        num = len(recipe.baseline)
+        found = curves.of_runs([run.metrics for run in (*recipe.baseline, *recipe.twins)])
+        own = {name: Curve(one.steps, one.values[:num]) for name, one in found.items()}
+        twins = {name: Curve(one.steps, one.values[num:]) for name, one in found.items()}
+        pairs = matched.Pairs(
+            curves=own,
+            seeds=[run.seed for run in recipe.baseline],
+            twin_curves=twins if recipe.twins else {},
+            twin_seeds=[run.seed for run in recipe.twins],
+        )
+        return cls(recipe, own, pairs)
+
+    def same_seed(self, run: TrainedRun) -> list[MetricResult]:
+        """What the run of the same seed says; empty where there is none."""
+        if not self.pairs.judges(run.seed):
+            return []
+        return matched.compare_matched(self.pairs, run.metrics, run.seed)
 
 
-def deviation(golden: MetricsView, metrics: MetricsView) -> float:
-    """Largest relative distance of a golden metric, over windows of ten logged steps.
-
-    Losses are what golden curves usually hold; where the reward is the aim, it stands in.
-    """
-    names = [name for name in GOLDEN_METRICS if name in golden]
-    if "train/reward" in golden:
-        names = ["train/reward"]
-    worst = 0.0
-    for name in names:
-        expected, found = golden[name], metrics.get(name, {})
-        steps = sorted(expected)
-        for start in range(0, len(steps), GOLDEN_WINDOW):
-            window = steps[start : start + GOLDEN_WINDOW]
-            if any(step not in found for step in window):
-                return float("inf")
-            before = float(np.mean([expected[step] for step in window]))
-            after = float(np.mean([found[step] for step in window]))
-            distance = abs(after - before) / max(abs(before), 1e-12)
-            worst = max(worst, distance if np.isfinite(distance) else float("inf"))
-    return worst
+def _alarms(judged: Sequence[Judged]) -> Alarms:
+    return Alarms(
+        len(judged),
+        sum(one.found for one in judged),
+        sum(one.by_statistics not in _OPEN for one in judged),
+        sum(one.by_thresholds for one in judged),
+        sum(one.by_golden for one in judged),
+    )
 
 
 def _nights(judge: _Judge, recipes: Sequence[RecipeRuns], num_nights: int, seed: int) -> Alarms:
@@ -283,4 +326,6 @@ def _nights(judge: _Judge, recipes: Sequence[RecipeRuns], num_nights: int, seed:
             golden = deviation(baseline[0].metrics, new[0].metrics) > GOLDEN_TOLERANCE
             night |= [verdict not in _OPEN, fails(one.checks, new[0].metrics), golden]
         counts += night
-    return Alarms(num_nights if recipes else 0, *map(int, counts))
+    ours, thresholds, golden_curve = map(int, counts)
+    # fresh seeds: the statistics alone decides
+    return Alarms(num_nights if recipes else 0, ours, ours, thresholds, golden_curve)

@@ -29,8 +29,8 @@ class MetricResult:
 
     Args:
         metric: its name.
-        summary: ``final``, ``mean``, ``steps_to_target``, ``shape``, ``value``, ``exact``, or
-            ``steps`` where the curve itself is at fault.
+        summary: ``final``, ``mean``, ``steps_to_target``, ``shape``, ``value``, ``exact``,
+            ``matched`` for the run of the same seed, or ``steps`` where the curve is at fault.
         verdict: of this summary alone.
         message: in words.
         family: which error budget it spends.
@@ -46,6 +46,7 @@ class MetricResult:
         coarse: the minimum detectable change is too large to be worth much.
         runs_needed: baseline runs with which it would not be coarse, if so many were tried.
         picture: for a plot.
+        ratio: of ``matched``: the largest deviation over what rounding explains.
     """
 
     metric: str
@@ -65,6 +66,7 @@ class MetricResult:
     coarse: bool = False
     runs_needed: int | None = None
     picture: Picture | None = None
+    ratio: float | None = None
 
     @property
     def label(self) -> str:
@@ -110,6 +112,7 @@ class MetricResult:
             "step": self.step,
             "coarse": self.coarse,
             "runs_needed": self.runs_needed,
+            "ratio": _strict(self.ratio),
         }
 
 

@@ -21,7 +21,13 @@ HEALTHY = "healthy"
 MUTATION_DIR = Path("tests/mutation")
 THRESHOLDS = "thresholds.yaml"
 FIRST_HEALTHY_SEED = 101
-FIRST_MUTANT_SEED = 201
+FIRST_CONFIRMING_SEED = 201
+NUM_CONFIRMING = 2
+OWN_SEED = 1
+"""Of the baseline; what a nightly run of the recipe would use."""
+EFFECT_SEED = 2
+"""Of the baseline, too: it tells how large an effect is that is judged with the own seed."""
+NUM_TWINS = 2
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,31 @@ class Mutant:
     breaks: str
     seen: str
     needs: frozenset[str]
+
+
+@dataclass(frozen=True)
+class HarmlessChange:
+    """A change that alters rounding alone, as the registry describes it.
+
+    Args:
+        name: of its runs.
+        changes: in words.
+        unless: features of recipes in which it would be more than that.
+        overrides: of the recipe.
+    """
+
+    name: str
+    changes: str
+    unless: frozenset[str]
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Everything that can be planted."""
+
+    mutants: tuple[Mutant, ...]
+    harmless: tuple[HarmlessChange, ...]
 
 
 @dataclass(frozen=True)
@@ -61,19 +92,27 @@ class MutationRecipe:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training."""
+    """One training.
+
+    Args:
+        recipe: what is trained.
+        mutant: its name, that of a harmless change or a numeric twin, or ``healthy``.
+        seed: of the recipe.
+        plants: whether the trainers are patched with what ``mutant`` names.
+    """
 
     recipe: MutationRecipe
     mutant: str
     seed: int
+    plants: bool = True
 
     def folder(self, results: Path) -> Path:
         """Where it is kept."""
         return results / self.recipe.name / self.mutant / f"seed{self.seed}"
 
 
-def registry(root: Path) -> list[Mutant]:
-    """The mutants of a repository.
+def registry(root: Path) -> Registry:
+    """The mutants and harmless changes of a repository.
 
     Raises:
         InputError: there is no registry.
@@ -88,10 +127,19 @@ def registry(root: Path) -> list[Mutant]:
         raise InputError(
             f"the registry of mutants fails: {done.stderr.strip()[-300:]}", path=script
         )
-    return [
-        Mutant(one["name"], one["breaks"], one["seen"], frozenset(one["needs"]))
-        for one in json.loads(done.stdout)
-    ]
+    read = json.loads(done.stdout)
+    return Registry(
+        tuple(
+            Mutant(one["name"], one["breaks"], one["seen"], frozenset(one["needs"]))
+            for one in read["mutants"]
+        ),
+        tuple(
+            HarmlessChange(
+                one["name"], one["changes"], frozenset(one["unless"]), tuple(one["overrides"])
+            )
+            for one in read["harmless"]
+        ),
+    )
 
 
 def selected(mutants: Sequence[Mutant], names: Iterable[str]) -> list[Mutant]:
@@ -215,7 +263,58 @@ def healthy_runs(
     share = -(-num_healthy // len(recipes)) if recipes else 0
     seeds = [*range(1, num_baseline + 1)]
     seeds += range(FIRST_HEALTHY_SEED, FIRST_HEALTHY_SEED + share)
-    return [PlannedRun(recipe, HEALTHY, seed) for seed in seeds for recipe in recipes]
+    return [PlannedRun(recipe, HEALTHY, seed, False) for seed in seeds for recipe in recipes]
+
+
+def twin_name(number: int) -> str:
+    """What the runs of a numeric twin are called."""
+    return f"twin{number}"
+
+
+def twin_runs(root: Path, recipes: Sequence[MutationRecipe]) -> list[PlannedRun]:
+    """Numeric twins of the recipes' own seed."""
+    return [
+        PlannedRun(
+            _varied(root, recipe, (f"policy.numeric_twin={number}",)),
+            twin_name(number),
+            OWN_SEED,
+            False,
+        )
+        for number in range(1, NUM_TWINS + 1)
+        for recipe in recipes
+    ]
+
+
+def harmless_runs(
+    root: Path, recipes: Sequence[MutationRecipe], changes: Sequence[HarmlessChange]
+) -> list[PlannedRun]:
+    """Every harmless change of every recipe in which it is one, with the recipe's own seed."""
+    return [
+        PlannedRun(_varied(root, recipe, change.overrides), change.name, OWN_SEED)
+        for change in changes
+        for recipe in recipes
+        if not change.unless & recipe.features
+    ]
+
+
+def mutant_runs(placed: Mapping[str, MutationRecipe]) -> list[PlannedRun]:
+    """Each mutant, by name, on its recipe: the run to judge and the one that tells its effect."""
+    return [
+        PlannedRun(recipe, name, seed)
+        for seed in (OWN_SEED, EFFECT_SEED)
+        for name, recipe in placed.items()
+    ]
+
+
+def confirming_runs(placed: Mapping[str, MutationRecipe], look: int) -> list[PlannedRun]:
+    """A run with a fresh seed for each of these mutants; ``look`` counts from 0."""
+    return [
+        PlannedRun(recipe, name, FIRST_CONFIRMING_SEED + look) for name, recipe in placed.items()
+    ]
+
+
+def _varied(root: Path, recipe: MutationRecipe, overrides: tuple[str, ...]) -> MutationRecipe:
+    return _recipe(root, recipe.path, (*recipe.overrides, *overrides), recipe.checks)
 
 
 def job(run: PlannedRun, results: Path) -> Mapping[str, Any]:
@@ -223,7 +322,7 @@ def job(run: PlannedRun, results: Path) -> Mapping[str, Any]:
     folder = run.folder(results).resolve()
     return {
         "folder": str(folder),
-        "mutant": run.mutant,
+        "mutant": run.mutant if run.plants else HEALTHY,
         "script": str(run.recipe.script),
         "arguments": [
             "--config",

@@ -1,4 +1,4 @@
-"""Training bugs, planted one at a time into the real trainers.
+"""Training bugs, planted one at a time into the real trainers, and changes that are none.
 
 Importing this package registers all of them and loads no trainer: a mutant's function imports and
 patches when it is planted.
@@ -8,6 +8,7 @@ from mutants import (  # noqa: F401 - each registers its mutants
     batches,
     data,
     gradients,
+    harmless,
     loss,
     model,
     optimizer,
@@ -17,6 +18,6 @@ from mutants import (  # noqa: F401 - each registers its mutants
     schedule,
     vision,
 )
-from mutants.registry import MUTANTS, listing, plant
+from mutants.registry import HARMLESS, MUTANTS, listing, plant
 
-__all__ = ["MUTANTS", "listing", "plant"]
+__all__ = ["HARMLESS", "MUTANTS", "listing", "plant"]

@@ -68,7 +68,27 @@ class Mutant:
     plant: Callable[[Patch], None]
 
 
+@dataclass(frozen=True)
+class Harmless:
+    """A change that alters nothing but rounding.
+
+    Args:
+        name: what it is called in tables.
+        changes: what is different, in a few words.
+        unless: features of a recipe that would make it more than that.
+        overrides: of the recipe.
+        plant: changes the code.
+    """
+
+    name: str
+    changes: str
+    unless: tuple[str, ...]
+    overrides: tuple[str, ...]
+    plant: Callable[[Patch], None]
+
+
 MUTANTS: dict[str, Mutant] = {}
+HARMLESS: dict[str, Harmless] = {}
 
 
 def mutant(
@@ -85,20 +105,44 @@ def mutant(
     return register
 
 
+def harmless(
+    name: str, *, changes: str, unless: tuple[str, ...] = (), overrides: tuple[str, ...] = ()
+) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
+    """Register a harmless change, and the decorated function, if any, as its code."""
+    HARMLESS[name] = Harmless(name, changes, unless, overrides, lambda _: None)
+
+    def register(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
+        HARMLESS[name] = Harmless(name, changes, unless, overrides, plant)
+        return plant
+
+    return register
+
+
 def plant(name: str) -> None:
-    """Plant the mutant ``name`` into this process.
+    """Plant the mutant, or make the harmless change, ``name`` in this process.
 
     Raises:
         LookupError: there is no such mutant, or its target is gone.
     """
-    if name not in MUTANTS:
+    if name not in MUTANTS and name not in HARMLESS:
         raise LookupError(f"no mutant {name!r}; there are: {', '.join(MUTANTS)}")
-    MUTANTS[name].plant(Patch())
+    (MUTANTS.get(name) or HARMLESS[name]).plant(Patch())
 
 
-def listing() -> list[Mapping[str, Any]]:
-    """What the control side reads of every mutant."""
-    return [
-        {"name": one.name, "breaks": one.breaks, "seen": one.seen, "needs": list(one.needs)}
-        for one in MUTANTS.values()
-    ]
+def listing() -> Mapping[str, list[Mapping[str, Any]]]:
+    """What the control side reads of every mutant and every harmless change."""
+    return {
+        "mutants": [
+            {"name": one.name, "breaks": one.breaks, "seen": one.seen, "needs": list(one.needs)}
+            for one in MUTANTS.values()
+        ],
+        "harmless": [
+            {
+                "name": one.name,
+                "changes": one.changes,
+                "unless": list(one.unless),
+                "overrides": list(one.overrides),
+            }
+            for one in HARMLESS.values()
+        ],
+    }

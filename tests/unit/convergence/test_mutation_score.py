@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from evenkeel.convergence import mutation_score
-from evenkeel.convergence.mutation_score import RecipeRuns, TrainedRun, deviation, score
+from evenkeel.convergence.customary_judges import GOLDEN_TOLERANCE, deviation
+from evenkeel.convergence.mutation_score import RecipeRuns, TrainedRun, score
 from evenkeel.convergence.verdict import Verdict
 from evenkeel.report import mutation_text
 
@@ -32,11 +34,14 @@ def table(**mutants: list[TrainedRun]) -> RecipeRuns:
 
 
 def test_a_bug_that_thresholds_forgive_is_found() -> None:
-    found = score([table(worse=[run(201, 1.2, "worse")])], num_nights=50)
+    worse = [run(seed, 1.2, "worse") for seed in (201, 202)]
+    found = score([table(worse=worse)], num_nights=50)
     (mutant,) = found.mutants
     assert mutant.verdict is Verdict.REGRESSED
     assert mutant.found and mutant.by_golden and not mutant.by_thresholds
-    assert mutant.effect > 1 and found.detectable == found.mutants
+    assert mutant.effect is not None and mutant.effect > 1
+    assert mutant.by_statistics is Verdict.REGRESSED and mutant.ratio is None
+    assert found.detectable == found.mutants
     assert (found.runs.num, found.runs.ours, found.nights.num, found.nights.ours) == (12, 0, 50, 0)
 
 
@@ -44,6 +49,20 @@ def test_a_bug_without_an_effect_is_no_detectable_one() -> None:
     found = score([table(same=[run(201, 1.0, "same"), run(202, 1.0, "same")])], num_nights=0)
     assert found.found("ours") == 0 and found.detectable == ()
     assert found.mutants[0].num_runs == 1
+
+
+def test_a_small_bug_is_found_by_the_run_of_the_same_seed() -> None:
+    plain = table(small=[run(1, 1.001, "small"), run(2, 1.001, "small"), run(201, 1.001, "small")])
+    twins = [run(1, 1 + 1e-6)]
+    harmless = {"other-order": run(1, 1 + 3e-6)}
+    found = score([replace(plain, twins=twins, harmless=harmless)], num_nights=0)
+    (mutant,), (change,) = found.mutants, found.harmless
+    assert (mutant.verdict, mutant.by_statistics) == (Verdict.REGRESSED, Verdict.PASS)
+    assert (found.found("ours"), found.found("statistics")) == (1, 0)
+    assert mutant.effect is not None and mutant.effect > 1  # told by seed 2, which is not judged
+    assert not change.found and change.ratio is not None and 0 < change.ratio < 1
+    assert (found.changes.num, found.changes.ours, found.runs.ours) == (1, 0, 0)
+    assert "| other-order | small | PASS |" in mutation_text.table(found)
 
 
 def test_a_crash_is_found_by_everyone() -> None:
@@ -60,7 +79,7 @@ def test_the_golden_curve_is_widened_to_our_false_alarms() -> None:
     found = score([RecipeRuns("small", (), noisy.baseline, healthy, noisy.mutants)], num_nights=0)
     flagged = sum(one.deviation > found.widened_tolerance for one in found.healthy)
     assert flagged <= found.runs.ours
-    assert found.widened_tolerance >= mutation_score.GOLDEN_TOLERANCE
+    assert found.widened_tolerance >= GOLDEN_TOLERANCE
 
 
 def test_a_recipe_without_healthy_runs_is_left_out_and_said() -> None:

@@ -42,7 +42,7 @@ def test_a_suite_brings_the_steps_and_checks_of_its_drivers() -> None:
 
 
 def test_an_unknown_mutant_is_refused_with_the_nearest() -> None:
-    mutants = mutation_plan.registry(ROOT)
+    mutants = mutation_plan.registry(ROOT).mutants
     with pytest.raises(InputError, match="did you mean 'learning-rate-x2'"):
         mutation_plan.selected(mutants, ["learning-rate-x3"])
     assert [one.name for one in mutation_plan.selected(mutants, ["clipping-off"])] == [
@@ -72,6 +72,24 @@ def test_a_job_keeps_its_files_in_its_own_folder(tmp_path: Path) -> None:
     assert job["folder"] == str(folder) and job["num_ranks"] == 2
     assert "seed=7" in job["arguments"]
     assert f'logger.log_dir="{folder}/logs"' in job["arguments"]
+
+
+def test_harmless_changes_and_twins_are_runs_of_the_own_seed(tmp_path: Path) -> None:
+    recipes = [planned("sft"), planned("sft_dp2")]
+    changes = mutation_plan.registry(ROOT).harmless
+    runs = mutation_plan.harmless_runs(ROOT, recipes, changes)
+    assert {run.seed for run in runs} == {mutation_plan.OWN_SEED}
+    by_recipe = {one.name: {r.mutant for r in runs if r.recipe.name == one.name} for one in recipes}
+    assert all(len(names) >= 4 for names in by_recipe.values())
+    assert "two-ranks" in by_recipe["sft"] - by_recipe["sft_dp2"]
+    ranks = next(run for run in runs if run.mutant == "two-ranks")
+    job = mutation_plan.job(ranks, tmp_path)
+    assert (job["num_ranks"], job["mutant"]) == (2, "two-ranks")
+    assert "cluster.gpus_per_node=2" in job["arguments"]
+    twin = mutation_plan.twin_runs(ROOT, recipes)[0]
+    job = mutation_plan.job(twin, tmp_path)
+    assert (twin.mutant, job["mutant"]) == ("twin1", HEALTHY)
+    assert "policy.numeric_twin=1" in job["arguments"]
 
 
 def test_mutants_are_listed_without_loading_a_trainer(capsys: pytest.CaptureFixture[str]) -> None:
