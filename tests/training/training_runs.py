@@ -89,14 +89,19 @@ def free_port() -> int:
 def train_on_two_ranks(
     runs: Sequence[tuple[Path, Sequence[str]]], algorithm: Algorithm = Algorithm.SFT
 ) -> list[int]:
-    """Each (folder, overrides) in turn on one pair of processes; rank 0's exit statuses.
+    """Each (folder, overrides) in turn on one pair of processes; rank 0's exit statuses."""
+    return train_all_on_two_ranks([(algorithm, *run) for run in runs])
+
+
+def train_all_on_two_ranks(runs: Sequence[tuple[Algorithm, Path, Sequence[str]]]) -> list[int]:
+    """As ``train_on_two_ranks``, with an algorithm for each run.
 
     One pair for all of them, because starting a process costs more than these trainings.
     """
     jobs = json.dumps(
         [
             [algorithm.value, arguments(folder, overrides, algorithm), free_port()]
-            for folder, overrides in runs
+            for algorithm, folder, overrides in runs
         ]
     )
     port = free_port()

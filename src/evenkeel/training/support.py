@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from evenkeel.errors import InputError
 from evenkeel.recipes.config import DEFAULT, ResolvedRecipe
-from evenkeel.recipes.schema import Algorithm, Backend, Precision
+from evenkeel.recipes.schema import Algorithm, Backend, GenerationBackend, Policy, Precision
 
 _SECTIONS = {
     Backend.FSDP2: {
@@ -13,7 +13,6 @@ _SECTIONS = {
     },
     Backend.MEGATRON: {
         "vision": "vision-language models",
-        "generation": "sampling of answers",
     },
 }
 
@@ -43,9 +42,22 @@ def check_supported(resolved: ResolvedRecipe) -> None:
     if policy.warm_start is not None and resolved.recipe.algorithm in _ONLY_SUPERVISED:
         asks = f"asks {resolved.recipe.algorithm.value} for supervised steps before its own"
         raise _refusal(resolved, "policy.warm_start", asks, "remove the section")
+    if _generates_beside_a_pipeline(policy):
+        # each stage would start an engine, and their answers to one prompt may differ by rounding
+        fix = f"set policy.generation.backend={GenerationBackend.TRANSFORMERS}"
+        asks = "asks for vllm beside a pipeline"
+        raise _refusal(resolved, "policy.generation.backend", asks, fix)
     if policy.precision is Precision.FP8:
         known = " or ".join(kind for kind in Precision if kind is not Precision.FP8)
         raise _refusal(resolved, "policy.precision", "is fp8", f"set it to {known}")
+
+
+def _generates_beside_a_pipeline(policy: Policy) -> bool:
+    return (
+        policy.generation is not None
+        and policy.generation.backend is GenerationBackend.VLLM
+        and policy.parallel.pipeline_parallel_size > 1
+    )
 
 
 def _refusal(resolved: ResolvedRecipe, key: str, what: str, fix: str) -> InputError:

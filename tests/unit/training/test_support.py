@@ -39,6 +39,12 @@ def test_what_is_built_passes(path: Path) -> None:
             2,
             "policy.warm_start asks sft for supervised steps before its own",
         ),
+        (
+            "policy:\n  backend: megatron\n  parallel: {pipeline_parallel_size: 2}\n"
+            "  generation: {backend: vllm}\n",
+            4,
+            "policy.generation.backend asks for vllm beside a pipeline",
+        ),
         ("policy:\n  moe: {}\n", 2, "policy.moe asks for options of a mixture of experts"),
     ],
 )

@@ -47,4 +47,12 @@ def build(ingredients: Ingredients, stop_ids: Collection[int]) -> GenerationEngi
             f"{policy.parallel.tensor_parallel_size}",
             fix="remove it, or set policy.generation.backend=vllm",
         )
+    experts, num_replicas = policy.parallel.expert_parallel_size, ingredients.backend.place.size
+    if experts > 1 and num_replicas > 1:
+        # ranks that share experts keep step, and those with other prompts write other lengths
+        raise InputError(
+            f"policy.parallel.expert_parallel_size is {experts} over {num_replicas} data-parallel "
+            "ranks, whose answers differ in length: the built-in generation cannot do that",
+            fix="set policy.parallel.expert_parallel_size=1, or policy.generation.backend=vllm",
+        )
     return BuiltinEngine(ingredients.backend, stop_ids, ingredients.pad_id)

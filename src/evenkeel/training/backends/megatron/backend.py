@@ -7,19 +7,23 @@ the same weights and follows the same curve.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
+from megatron.core.inference.contexts import StaticInferenceContext
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor, nn
 
+from evenkeel.errors import InputError
 from evenkeel.recipes.schema import Precision, Recipe
 from evenkeel.training import models
+from evenkeel.training.backends.decoding import Decoder, RecomputingDecoder, last_logits_by
 from evenkeel.training.backends.interface import (
     Backend,
     MicroBatchLoss,
@@ -31,6 +35,7 @@ from evenkeel.training.backends.interface import (
 )
 from evenkeel.training.backends.megatron import (
     cpu_shim,
+    decoding,
     distributed_checkpoint,
     layout,
     model_chunks,
@@ -38,9 +43,10 @@ from evenkeel.training.backends.megatron import (
     weights,
 )
 from evenkeel.training.backends.megatron.architecture import architecture
+from evenkeel.training.backends.megatron.decoding import ContextDecoder
 from evenkeel.training.backends.megatron.optimizer import DistributedAdamW
 from evenkeel.training.backends.megatron.output import SharedOutput
-from evenkeel.training.backends.megatron.rows import Rows
+from evenkeel.training.backends.megatron.rows import Inputs, Rows
 from evenkeel.training.data.batches import MicroBatch
 from evenkeel.training.distributed import World
 
@@ -48,6 +54,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 Report = dict[str, Tensor]
+AnyInputs = TypeVar("AnyInputs", bound=Inputs)
 
 
 class MegatronBackend(Backend):
@@ -132,30 +139,68 @@ class MegatronBackend(Backend):
         prepared = [rows.prepared(b, self._multiple, share, self.device) for b in micro_batches]
         num_passes = self._layout.num_passes(len(prepared))
         prepared += [replace(prepared[-1], is_filler=True)] * (num_passes - len(prepared))
-        shapes = {each.shape for each in prepared}
-        config = self._architecture.config
-        # stages tell each other the shape of each micro-batch only where shapes differ
-        config.variable_seq_lengths = len(shapes) > 1
-
-        def step(batches: Iterator[Rows], module: nn.Module) -> tuple[Tensor, Any]:
-            mine = next(batches)
-            out = module(mine.input_ids, mine.position_ids, mine.attention_mask)
-            return out, partial(of_output, mine=mine)
 
         def of_output(logits: Tensor, mine: Rows) -> tuple[Tensor, Report]:
             share, report = loss(self._output(logits, mine), mine.batch)
             return share * 0.0 if mine.is_filler else share, report
 
+        reports = self._schedule(prepared, of_output, train=train)
+        return self._layout.from_last_stage(reports[: len(micro_batches)], self.device)
+
+    def _schedule(
+        self,
+        passes: Sequence[AnyInputs],
+        of_output: Callable[[Tensor, AnyInputs], tuple[Tensor, Report]],
+        train: bool,
+        **options: Any,
+    ) -> list[Report]:
+        """One report per pass, on the last stage of the pipeline; ``options`` are the model's."""
+        shapes = {each.shape for each in passes}
+        # stages tell each other the shape of each micro-batch only where shapes differ
+        self._architecture.config.variable_seq_lengths = len(shapes) > 1
+
+        def step(inputs: Iterator[AnyInputs], module: nn.Module) -> tuple[Tensor, Any]:
+            mine = next(inputs)
+            out = module(mine.input_ids, mine.position_ids, mine.attention_mask, **options)
+            return out, lambda logits: of_output(logits, mine)
+
         reports: list[Report] = get_forward_backward_func()(
             forward_step_func=step,
-            data_iterator=[iter(prepared) for _ in self._modules],
+            data_iterator=[iter(passes) for _ in self._modules],
             model=self._modules,
-            num_microbatches=num_passes,
-            seq_length=prepared[0].shape[1],
-            micro_batch_size=prepared[0].shape[0],
+            num_microbatches=len(passes),
+            seq_length=passes[0].shape[1],
+            micro_batch_size=passes[0].shape[0],
             forward_only=not train,
         )
-        return self._layout.from_last_stage(reports[: len(micro_batches)], self.device)
+        return reports
+
+    @contextmanager
+    def decoder(self) -> Iterator[Decoder]:
+        """See ``Backend``: each stage keeps the keys and values of its own layers.
+
+        Raises:
+            InputError: attention could not leave padding out.
+        """
+        if not model_chunks.takes_masks(self._policy, self.device):
+            raise InputError("the recipe has no section policy.generation", fix="add one")
+        if self._layout.share.size > 1:  # one token cannot be shared out along the sequence
+            yield RecomputingDecoder(partial(last_logits_by, self.read))
+            return
+        for module in self._modules:
+            module.train(False)
+        with torch.no_grad(), decoding.whole_sequences(self.chunks):
+            yield ContextDecoder(self._next_logits, self.device)
+
+    def _next_logits(self, inputs: Inputs, context: StaticInferenceContext) -> Tensor:
+        def last(logits: Tensor, _: Inputs) -> tuple[Tensor, Report]:
+            return logits.new_zeros(()), {"last": logits[:, -1].float()}
+
+        # more passes than one, for interleaving, write the same keys and values again
+        passes = [inputs] * self._layout.num_passes(1)
+        options = {"inference_context": context, "runtime_gather_output": True}
+        reports = self._schedule(passes, last, train=False, **options)
+        return self._layout.from_last_stage(reports[:1], self.device)[0]["last"]
 
     def _output(self, logits: Tensor, mine: Rows) -> ModelOutput:
         return SharedOutput(

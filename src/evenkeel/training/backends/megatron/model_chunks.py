@@ -47,6 +47,12 @@ def uses_transformer_engine(device: torch.device) -> bool:
     return device.type == "cuda" and find_spec("transformer_engine") is not None
 
 
+def takes_masks(policy: Policy, device: torch.device) -> bool:
+    """Whether attention is ours, which packed rows and padding on the left need."""
+    needs_masks = policy.sequence_packing.enabled or policy.generation is not None
+    return needs_masks or not uses_transformer_engine(device)
+
+
 def _chunk(
     architecture: Architecture,
     policy: Policy,
@@ -61,7 +67,7 @@ def _chunk(
     spec = get_gpt_decoder_block_spec(
         config, use_transformer_engine=engine, normalization="RMSNorm", vp_stage=stage
     )
-    _replace_parts(spec, norms=not engine, attention=not engine or policy.sequence_packing.enabled)
+    _replace_parts(spec, norms=not engine, attention=takes_masks(policy, device))
     chunk = GPTModel(
         config,
         spec,

@@ -15,11 +15,9 @@ from evenkeel.training.data.batches import MicroBatch
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The inputs of one forward pass on this rank."""
+class Inputs:
+    """What one forward pass on this rank takes."""
 
-    batch: MicroBatch
-    """As the algorithm made it, on the device."""
     shape: tuple[int, int]
     """(batch, seq) with padding, of the whole sequence."""
     input_ids: Tensor
@@ -29,6 +27,14 @@ class Rows:
     """(batch or 1, 1, this rank's tokens, seq), True where a token may look; None where each sees
     itself and all before it. Rows without packing are padded on the right, where causal attention
     never looks."""
+
+
+@dataclass(frozen=True)
+class Rows(Inputs):
+    """A micro-batch."""
+
+    batch: MicroBatch
+    """As the algorithm made it, on the device."""
     is_filler: bool = False
     """Nothing is trained on it or reported of it: a schedule wants more passes than there are."""
 
