@@ -6,18 +6,12 @@ Loss of a step: the mean over all tokens of the global batch of -log p(token | t
 
 from __future__ import annotations
 
-from functools import partial
 from math import log
 
 from evenkeel.recipes.schema import Recipe
-from evenkeel.training.algorithms.interface import Ingredients, StepResult, TrainingAlgorithm
-from evenkeel.training.algorithms.optimizer_step import (
-    OptimizerStep,
-    count_tokens,
-    train_batches,
-    val_batches,
-)
-from evenkeel.training.algorithms.sft import sft_loss
+from evenkeel.training.algorithms.cross_entropy import CrossEntropyTraining
+from evenkeel.training.algorithms.interface import Ingredients
+from evenkeel.training.algorithms.optimizer_step import count_tokens, val_batches
 from evenkeel.training.backends.interface import Backend, ModelOutput, Sums
 from evenkeel.training.data.batches import MicroBatch, Samples, open_dataset
 from evenkeel.training.data.samples import TokenWindows
@@ -28,32 +22,15 @@ def measure(output: ModelOutput, batch: MicroBatch) -> Sums:
     return {"loss": output.sum_of_token_losses(batch.labels).double()}
 
 
-class Pretrain(TrainingAlgorithm):
+class Pretrain(CrossEntropyTraining):
     """Data, loss and validation of language modelling."""
 
     def __init__(
         self, recipe: Recipe, backend: Backend, train: Samples, val: Samples, pad_id: int
     ) -> None:
-        self._backend = backend
-        self._optimize = OptimizerStep(recipe, backend)
-        self._batches = train_batches(recipe, backend.place, train, pad_id)
+        super().__init__(recipe, backend, train, pad_id)
         self._val = val_batches(recipe, backend.place, val, pad_id)
         self._bytes_per_token = val.bytes_per_token if isinstance(val, TokenWindows) else None
-
-    def train_step(self, step: int) -> StepResult:
-        """See ``TrainingAlgorithm``."""
-        batches = self._batches.global_batch(step)
-        counts = count_tokens(self._backend, batches)
-        loss = partial(sft_loss, num_tokens=max(counts["trained"], 1.0))
-        sums, metrics = self._optimize(step, batches, loss)
-        return StepResult(
-            metrics={
-                "train/loss": sums["loss"],
-                **metrics,
-                "train/global_valid_toks": counts["trained"],
-            },
-            num_tokens=int(counts["tokens"]),
-        )
 
     def validate(self) -> dict[str, float]:
         """Mean loss per token, and bits per byte of text where the set is running text.

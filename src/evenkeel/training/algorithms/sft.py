@@ -1,32 +1,16 @@
 """Supervised fine-tuning: cross-entropy on the tokens of the assistant's turns.
 
-The loss of a step is the sum of the cross-entropies of all trained tokens of the global batch,
-divided by their number over all data-parallel ranks. Averages of averages would weigh a token by
-the company it keeps; this way neither micro-batch size nor data-parallel size changes the curve.
+Loss of a step: the mean over these tokens of the global batch, see ``cross_entropy``.
 """
 
 from __future__ import annotations
 
-from functools import partial
-
-from torch import Tensor
-
 from evenkeel.recipes.schema import Recipe
-from evenkeel.training.algorithms.interface import Ingredients, StepResult, TrainingAlgorithm
-from evenkeel.training.algorithms.optimizer_step import (
-    OptimizerStep,
-    count_tokens,
-    train_batches,
-    val_batches,
-)
+from evenkeel.training.algorithms.cross_entropy import CrossEntropyTraining
+from evenkeel.training.algorithms.interface import Ingredients
+from evenkeel.training.algorithms.optimizer_step import val_batches
 from evenkeel.training.backends.interface import IGNORED_LABEL, Backend, ModelOutput, Sums
 from evenkeel.training.data.batches import MicroBatch, Samples, open_dataset
-
-
-def sft_loss(output: ModelOutput, batch: MicroBatch, num_tokens: float) -> tuple[Tensor, Sums]:
-    """This micro-batch's share of the mean over the ``num_tokens`` of the global batch."""
-    share = output.sum_of_token_losses(batch.labels) / num_tokens
-    return share, {"loss": share.detach()}
 
 
 def sft_measure(output: ModelOutput, batch: MicroBatch) -> Sums:
@@ -42,32 +26,14 @@ def sft_measure(output: ModelOutput, batch: MicroBatch) -> Sums:
     }
 
 
-class Sft(TrainingAlgorithm):
+class Sft(CrossEntropyTraining):
     """Data, loss and validation of supervised fine-tuning."""
 
     def __init__(
         self, recipe: Recipe, backend: Backend, train: Samples, val: Samples | None, pad_id: int
     ) -> None:
-        self._backend = backend
-        self._optimize = OptimizerStep(recipe, backend)
-        self.batches = train_batches(recipe, backend.place, train, pad_id)
+        super().__init__(recipe, backend, train, pad_id)
         self._val = None if val is None else val_batches(recipe, backend.place, val, pad_id)
-
-    def train_step(self, step: int) -> StepResult:
-        """See ``TrainingAlgorithm``."""
-        batches = self.batches.global_batch(step)
-        counts = count_tokens(self._backend, batches)
-        # a global batch without a trained token has no mean; its gradient is zero
-        loss = partial(sft_loss, num_tokens=max(counts["trained"], 1.0))
-        sums, metrics = self._optimize(step, batches, loss)
-        return StepResult(
-            metrics={
-                "train/loss": sums["loss"],
-                **metrics,
-                "train/global_valid_toks": counts["trained"],
-            },
-            num_tokens=int(counts["tokens"]),
-        )
 
     def validate(self) -> dict[str, float]:
         """Mean loss per trained token, and the share of answers that are right as a whole.
