@@ -16,7 +16,7 @@ from mutants.registry import Patch, mutant
 )
 def _kl_sign(patch: Patch) -> None:
     patch(
-        "algorithms.grpo:kl_estimate",
+        "algorithms.grpo_objective:kl_estimate",
         lambda original: lambda log_ratio, estimator: -original(log_ratio, estimator),
     )
 

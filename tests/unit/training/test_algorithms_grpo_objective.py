@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evenkeel.recipes.schema import Grpo, KlEstimator
-from evenkeel.training.algorithms.grpo import (
+from evenkeel.training.algorithms.grpo_objective import (
     TINY,
     advantages,
     clipped_losses,
