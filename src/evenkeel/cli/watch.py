@@ -179,16 +179,19 @@ def _policy(args: argparse.Namespace) -> Any:
 
 def _conclude(record: LaunchRecord, watcher: Watcher, args: argparse.Namespace) -> int:
     from evenkeel.convergence.verdict import Verdict
+    from evenkeel.report.equivalence_result import finding_lines, findings_of
     from evenkeel.report.watch_result import result_of, write_result
     from evenkeel.report.watch_view import verdict_lines
 
     result = result_of(record, watcher)
+    result["equivalence"] = []
     if watcher.is_done:
+        result["equivalence"] = [one.to_json() for one in findings_of(record)]
         write_result(record, result)
     if args.json:
         print(json.dumps(result, indent=2))
     elif watcher.is_done:
-        print("\n".join(verdict_lines(result)))
-    verdicts = [recipe["verdict"] for recipe in result["recipes"]]
+        print("\n".join([*finding_lines(result["equivalence"]), *verdict_lines(result)]))
+    verdicts = [one["verdict"] for one in (*result["recipes"], *result["equivalence"])]
     good = all(verdict is not None and Verdict(verdict).exit_code == 0 for verdict in verdicts)
     return EXIT_OK if good else EXIT_FINDING

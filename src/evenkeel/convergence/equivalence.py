@@ -1,15 +1,16 @@
 """Whether recipes that should train the same curve do: layouts, backends, numbers of ranks.
 
-A group names recipes that differ in parallelism or backend alone, and how far apart their curves
-may be. The first member is the reference; no baseline is needed. The comparison is pure; groups
-are read from a YAML file, whose layout is in ``docs/data-formats.md``.
+Recipes of a group differ in parallelism or backend alone, and say how far apart their curves may
+be: with the key ``equivalence``, or in a YAML file of groups (``docs/data-formats.md``). The first
+member is the reference; no baseline is needed. The comparison is pure.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +19,35 @@ import yaml
 
 from evenkeel.convergence import summaries
 from evenkeel.convergence.curves import MetricsView
+from evenkeel.convergence.run_evidence import RunEvidence
 from evenkeel.convergence.verdict import Verdict
 from evenkeel.errors import InputError, did_you_mean
+from evenkeel.recipes.config import ResolvedRecipe
 
-GROUPS_FILE = "equivalence.yaml"
-"""Beside the listings of the suites."""
 DEFAULT_TOLERANCE = 0.02
 DEFAULT_METRICS = ("train/loss",)
-_KEYS = ("members", "tolerance", "metrics")
+_KEYS = ("members", "tolerance", "metrics", "steps")
 
 
 @dataclass(frozen=True)
-class Group:
-    """Recipes whose curves must be the same.
+class Pair:
+    """Two recipes whose curves must be the same.
 
     Args:
-        name: of the group.
-        members: recipes, the reference first; at least two.
+        group: that both belong to.
+        reference: the first recipe of the group.
+        member: another one.
         tolerance: largest relative distance of the curves, block by block.
         metrics: which curves.
+        steps: only up to this one; None: all.
     """
 
-    name: str
-    members: tuple[str, ...]
+    group: str
+    reference: str
+    member: str
     tolerance: float = DEFAULT_TOLERANCE
     metrics: tuple[str, ...] = DEFAULT_METRICS
+    steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -50,14 +55,16 @@ class Finding:
     """How one member compares with the reference in one metric.
 
     Args:
+        group: that both belong to.
         member: the recipe.
         metric: the curve.
-        verdict: ``PASS``, ``REGRESSED``, ``NON_FINITE`` or ``INCOMPLETE``.
+        verdict: ``PASS``, ``REGRESSED``, ``NON_FINITE``, ``INCOMPLETE`` or ``INCOMPARABLE``.
         message: in words.
         distance: largest relative distance of a block; None where there is none.
         step: first step of the first block that is too far off.
     """
 
+    group: str
     member: str
     metric: str
     verdict: Verdict
@@ -65,65 +72,106 @@ class Finding:
     distance: float | None = None
     step: int | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """An element of ``evenkeel equivalence --json`` and of ``equivalence`` in result.json."""
+        return {**vars(self), "verdict": self.verdict.value}
 
-def compare_curves(
-    member: str,
-    metric: str,
-    reference: MetricsView,
-    other: MetricsView,
-    tolerance: float,
-) -> Finding:
+
+def compare_curves(pair: Pair, metric: str, reference: MetricsView, other: MetricsView) -> Finding:
     """Hold one curve against the reference's, on blocks of at most a fiftieth of the steps.
 
     The distance is relative to the reference's value; where a curve goes through 0, to a
     hundredth of its largest value.
     """
-    ours, theirs = reference.get(metric), other.get(metric)
+    found = partial(Finding, pair.group, pair.member, metric)
+    ours, theirs = (_up_to(pair.steps, run.get(metric, {})) for run in (reference, other))
     if not ours or not theirs:
-        who = "the reference" if not ours else member
-        return Finding(member, metric, Verdict.INCOMPLETE, f"{who} did not log it")
-    for who, curve in (("the reference", ours), (member, theirs)):
+        return found(
+            Verdict.INCOMPLETE, f"{pair.member if ours else pair.reference} did not log it"
+        )
+    for who, curve in ((pair.reference, ours), (pair.member, theirs)):
         bad = [step for step, value in curve.items() if not math.isfinite(value)]
         if bad:
             text = f"{who} is {curve[min(bad)]} at step {min(bad)}"
-            return Finding(member, metric, Verdict.NON_FINITE, text, step=min(bad))
+            return found(Verdict.NON_FINITE, text, step=min(bad))
     steps = sorted(ours.keys() & theirs.keys())
     if len(steps) < len(ours) or len(steps) < len(theirs):
-        text = f"{len(steps)} common steps; the reference has {len(ours)}, {member} {len(theirs)}"
-        return Finding(member, metric, Verdict.INCOMPLETE, text)
+        text = (
+            f"{len(steps)} common steps; {pair.reference} has {len(ours)}, {pair.member}"
+            f" {len(theirs)}"
+        )
+        return found(Verdict.INCOMPLETE, text)
     values = np.array([[[curve[step] for step in steps] for curve in (ours, theirs)]])
     one, two = summaries.blocks(values, summaries.FINE)[0]
     size = np.maximum(np.abs(one), 0.01 * np.abs(one).max())
     distance = np.abs(two - one) / np.where(size > 0, size, 1.0)
     largest = float(distance.max())
-    if largest <= tolerance:
-        text = f"within {largest:.2%} throughout, allowed {tolerance:.2%}"
-        return Finding(member, metric, Verdict.PASS, text, largest)
-    place = int((distance > tolerance).argmax())
+    allowed = f"allowed {pair.tolerance:.3g}"
+    if largest <= pair.tolerance:
+        text = f"within {largest:.2g} of {pair.reference} up to step {steps[-1]}, {allowed}"
+        return found(Verdict.PASS, text, largest)
+    place = int((distance > pair.tolerance).argmax())
     step = steps[summaries.block_edges(len(steps), summaries.FINE)[place][0]]
-    text = f"up to {largest:.2%} from the reference, allowed {tolerance:.2%}; from step {step} on"
-    return Finding(member, metric, Verdict.REGRESSED, text, largest, step)
+    text = f"up to {largest:.2g} from {pair.reference}, {allowed}; from step {step} on"
+    return found(Verdict.REGRESSED, text, largest, step)
 
 
-def compare_group(group: Group, runs: Mapping[str, MetricsView]) -> list[Finding]:
-    """Every member but the first against the first; a member without a run is ``INCOMPLETE``."""
-    reference, *others = group.members
-    found = []
-    for member in others:
-        for metric in group.metrics:
-            missing = next((name for name in (reference, member) if name not in runs), None)
-            if missing is not None:
-                text = f"there is no run of {missing}"
-                found.append(Finding(member, metric, Verdict.INCOMPLETE, text))
-                continue
-            found.append(
-                compare_curves(member, metric, runs[reference], runs[member], group.tolerance)
-            )
-    return found
+def _up_to(last: int | None, curve: Mapping[int, float]) -> Mapping[int, float]:
+    return curve if last is None else {s: value for s, value in curve.items() if s <= last}
 
 
-def read_groups(path: Path) -> list[Group]:
-    """The groups of a YAML file.
+def compare_pairs(pairs: Iterable[Pair], runs: Mapping[str, RunEvidence]) -> list[Finding]:
+    """Every member against its reference, metric by metric.
+
+    A run that is not there is ``INCOMPLETE``; runs of another seed, or of recipes that differ in
+    what shapes the curve, are ``INCOMPARABLE``.
+    """
+    return [
+        _obstacle(pair, metric, runs)
+        or compare_curves(pair, metric, runs[pair.reference].metrics, runs[pair.member].metrics)
+        for pair in pairs
+        for metric in pair.metrics
+    ]
+
+
+def _obstacle(pair: Pair, metric: str, runs: Mapping[str, RunEvidence]) -> Finding | None:
+    """Why the curves cannot be held against each other."""
+    found = partial(Finding, pair.group, pair.member, metric)
+    for name in (pair.reference, pair.member):
+        if name not in runs:
+            return found(Verdict.INCOMPLETE, f"there is no run of {name}")
+    reference, member = runs[pair.reference], runs[pair.member]
+    for what, one, other in (
+        ("fingerprint", reference.fingerprint, member.fingerprint),
+        ("seed", reference.seed, member.seed),
+    ):
+        if None not in (one, other) and one != other:
+            shown = f"{str(other)[:12]}, that of {pair.reference} {str(one)[:12]}"
+            return found(Verdict.INCOMPARABLE, f"its {what} is {shown}")
+    return None
+
+
+def of_recipes(recipes: Iterable[ResolvedRecipe]) -> list[Pair]:
+    """The pairs that recipes declare; the first one of a group is its reference.
+
+    Args:
+        recipes: in the order of their suite.
+    """
+    references: dict[str, str] = {}
+    pairs = []
+    for recipe in recipes:
+        declared = recipe.recipe.equivalence
+        if declared is None or declared.group is None:
+            continue
+        reference = references.setdefault(declared.group, recipe.name)
+        if reference != recipe.name:
+            allowed = (declared.tolerance, tuple(declared.metrics), declared.steps)
+            pairs.append(Pair(declared.group, reference, recipe.name, *allowed))
+    return pairs
+
+
+def read_groups(path: Path) -> list[Pair]:
+    """The pairs of the groups in a YAML file.
 
     Raises:
         InputError: it cannot be read, or a group is not as it must be: names it and its key.
@@ -140,10 +188,10 @@ def read_groups(path: Path) -> list[Group]:
             path=path,
             fix="write 'name: {members: [recipe, recipe], tolerance: 0.02}'",
         )
-    return [_group(str(name), entry, path) for name, entry in content.items()]
+    return [pair for name, entry in content.items() for pair in _pairs(str(name), entry, path)]
 
 
-def _group(name: str, entry: Any, path: Path) -> Group:
+def _pairs(name: str, entry: Any, path: Path) -> list[Pair]:
     if not isinstance(entry, dict):
         raise InputError(f"group {name!r} is not a mapping with members", path=path)
     for key in entry:
@@ -161,4 +209,9 @@ def _group(name: str, entry: Any, path: Path) -> Group:
     metrics = entry.get("metrics", list(DEFAULT_METRICS))
     if not isinstance(metrics, list) or not metrics:
         raise InputError(f"group {name!r}: metrics must be a list of names", path=path)
-    return Group(name, tuple(map(str, members)), float(tolerance), tuple(map(str, metrics)))
+    reference, *others = map(str, members)
+    steps = entry.get("steps")
+    if steps is not None and (type(steps) is not int or steps < 1):
+        raise InputError(f"group {name!r}: steps {steps!r} is not a positive number", path=path)
+    shared = (float(tolerance), tuple(map(str, metrics)), steps)
+    return [Pair(name, reference, other, *shared) for other in others]

@@ -46,6 +46,7 @@ __all__ = [
     "Device",
     "Distillation",
     "Dpo",
+    "Equivalence",
     "Generation",
     "GenerationBackend",
     "Grpo",
@@ -415,6 +416,21 @@ class Cluster:
 
 
 @dataclass(kw_only=True)
+class Equivalence:
+    """Which recipes must train the same curve: other layouts and backends of one training."""
+
+    group: str | None = layout_only(None)
+    """Name that its members share; absent: the recipe is in no group."""
+    tolerance: float = layout_only(0.02, POSITIVE)
+    """Largest relative distance, block by block, from the first member of the group."""
+    metrics: list[str] = layout_only(["train/loss"])
+    """Curves that are compared."""
+    steps: int | None = layout_only(None, AT_LEAST_1)
+    """Only the first so many steps are compared, before differences of rounding have grown;
+    absent: all."""
+
+
+@dataclass(kw_only=True)
 class Recipe:
     """One training set-up, resolved."""
 
@@ -430,6 +446,8 @@ class Recipe:
     checkpointing: Checkpointing = layout_only(Checkpointing)
     logger: Logger = layout_only(Logger)
     cluster: Cluster = layout_only(Cluster)
+    equivalence: Equivalence | None = layout_only(None)
+    """Absent: no other recipe trains the same curve."""
 
     @property
     def loop(self) -> TrainLoop:

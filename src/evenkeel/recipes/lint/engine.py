@@ -13,6 +13,7 @@ from evenkeel.errors import InputError, did_you_mean
 from evenkeel.recipes.lint import (
     rules_checks,
     rules_config,
+    rules_groups,
     rules_names,
     rules_recipes,
     rules_structure,
@@ -40,6 +41,7 @@ FAMILIES = (
     rules_config,
     rules_recipes,
     rules_versions,
+    rules_groups,
     rules_checks,
     waivers,
 )

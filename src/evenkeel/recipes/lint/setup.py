@@ -14,7 +14,7 @@ from evenkeel.recipes.schema import Algorithm
 
 # top-level sections of a recipe of ours
 _OUR_SECTIONS = frozenset(
-    {"algorithm", "seed", "policy", "data", "checkpointing", "logger", "cluster"}
+    {"algorithm", "seed", "policy", "data", "checkpointing", "logger", "cluster", "equivalence"}
 ) | frozenset(Algorithm)
 
 

@@ -246,3 +246,17 @@ def test_waivers_without_effect_or_of_no_rule_are_named(root: Path) -> None:
     replace(root, RECIPE, "sft:", "# evenkeel: allow EK405: once\nsft:")
     replace(root, SCRIPT, "train", "# evenkeel: allow EK999: what\ntrain")
     assert sorted(found(root)) == [("EK902", RECIPE, 11), ("EK903", SCRIPT, 14)]
+
+
+def test_a_group_has_members_that_train_one_thing(root: Path) -> None:
+    replace(root, RECIPE, "cluster:", "equivalence:\n  group: g\n\ncluster:")
+    assert found(root, "EK412") == [("EK412", RECIPE, 15)]  # alone
+    other = f"{Path(RECIPE).parent}/sft-llama3.1-8b-1n8g-fsdp2tp2.yaml"
+    text = f"defaults: {NAME}.yaml\ncluster:\n  num_nodes: 1\n"
+    write(root, other, text)
+    assert found(root, "EK412") == []
+    write(root, other, f"{text}seed: 7\n")
+    # paths are sorted: the new one comes first, so the older one is said to differ from it
+    assert found(root, "EK412") == [("EK412", RECIPE, 15)]
+    write(root, other, f"{text}seed: 7\nequivalence: null\n")
+    assert found(root, "EK412") == [("EK412", RECIPE, 15)]
