@@ -4,8 +4,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/../common.env"
 # ===== BEGIN CONFIG =====
 NUM_NODES=1
 GPUS_PER_NODE=1
-STEPS_PER_RUN=50
-MAX_STEPS=50
+STEPS_PER_RUN=75
+MAX_STEPS=75
 NUM_RUNS=$(( (MAX_STEPS + STEPS_PER_RUN - 1) / STEPS_PER_RUN ))  # round up
 NUM_MINUTES=10
 # ===== END CONFIG =====
@@ -15,5 +15,5 @@ exit_if_max_steps_reached
 train examples/run_vlm_grpo.py "$@"
 
 judge \
-    'mean(data["train/reward"], -10, 0) > 0.4' \
-    'data["validation/accuracy"]["50"] > 0.65'
+    'mean(data["train/reward"], -10, 0) > 0.45' \
+    'data["validation/accuracy"]["75"] > 0.65'
