@@ -12,6 +12,7 @@ from pathlib import Path
 from evenkeel.errors import InputError, did_you_mean
 
 RECIPES = Path("examples/configs/recipes")
+MODELS = Path("examples/configs/models")
 SUITES = Path("tests/test_suites")
 BASELINES = Path("tests/baselines")
 SNAPSHOTS = Path("code_snapshots")
@@ -98,6 +99,11 @@ class Repository:
     def recipes_dir(self) -> Path:
         """``examples/configs/recipes``."""
         return self.root / RECIPES
+
+    @property
+    def models_dir(self) -> Path:
+        """``examples/configs/models``: shapes of published models."""
+        return self.root / MODELS
 
     @property
     def suites_dir(self) -> Path:

@@ -19,7 +19,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "new": ("new", "write recipe, driver and listing entry from a name"),
     "rename": ("rename", "give a recipe and everything that bears it another name"),
     "bump": ("bump", "give a recipe its next version .vN"),
-    "recipe": ("recipe", "show what a recipe resolves to, and where each value comes from"),
+    "recipe": ("recipe", "show what a recipe resolves to, and whether it fits its GPUs"),
     "lint": ("lint", "hold names, drivers, recipes, listings and checks against each other"),
     "plan": ("plan", "what drivers cost in GPU-hours, and what fits a budget"),
     "launch": ("launch", "snapshot the code and run drivers, on Slurm or here"),

@@ -1,4 +1,4 @@
-"""``evenkeel recipe``: what a recipe resolves to, and where each value comes from."""
+"""``evenkeel recipe``: what a recipe resolves to, where each value comes from, and if it fits."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ class _IntermixedParser(argparse.ArgumentParser):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares ``show``."""
+    """Declares ``show`` and ``fit``."""
+    from evenkeel.cli import recipe_fit
+
     parser.epilog = EPILOG
     actions = parser.add_subparsers(
         dest="action", required=True, metavar="ACTION", parser_class=_IntermixedParser
@@ -67,6 +69,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     show.add_argument("--root", type=Path, metavar="DIR", help="the repository (default: around .)")
     show.set_defaults(act=_show)
+    recipe_fit.add_arguments(
+        actions.add_parser(
+            "fit",
+            help="say what each GPU will hold, and whether its memory is enough",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        ),
+        OVERRIDES,
+    )
 
 
 def run(args: argparse.Namespace) -> int:

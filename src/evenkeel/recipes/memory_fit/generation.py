@@ -1,0 +1,88 @@
+"""What is held at the same time while answers are sampled."""
+
+from __future__ import annotations
+
+import math
+
+from evenkeel.recipes.memory_fit import states
+from evenkeel.recipes.memory_fit.activations import FP32, Pass
+from evenkeel.recipes.memory_fit.rank import (
+    Parts,
+    Phase,
+    Rank,
+    forward_only,
+    gradient_buffers,
+    logits_bytes,
+)
+from evenkeel.recipes.memory_fit.weights import weights_of
+from evenkeel.recipes.schema import Algorithm, Backend, Generation
+
+VLLM_SHARE = 0.4
+"""Of the card, as ``training/generation/vllm.py`` asks for."""
+
+
+def generate(rank: Rank) -> Phase | None:
+    """Sampling of answers where it shares the ranks of the training; None: it does not."""
+    policy = rank.recipe.policy
+    settings = policy.generation or Generation()
+    if not rank.generates or not settings.colocated.enabled:
+        return None
+    parts: Parts = {**rank.static(), **gradient_buffers(rank)}
+    if rank.has_vllm:
+        largest = max(weight.numel for weight in weights_of(rank.model)) * FP32
+        return Phase(
+            "generate",
+            {**parts, "gathered": largest, "vllm": VLLM_SHARE * rank.card_memory},
+        )
+    run = rank.run(_rows_of_generation(rank))
+    vocabulary = rank.model.text.vocab_size
+    per_logit = run.element_size + 3 * FP32
+    parts["gathered"] = rank.states.gathered_all
+    if rank.layout.sequence_parallel or rank.layout.backend is Backend.MEGATRON:
+        # no cache: whole rows run again for every token
+        parts["activations"] = forward_only(rank, run)
+        parts["logits"] = logits_bytes(rank, run, per_logit)
+    else:
+        share = (settings.max_new_tokens or run.seq_length // 2) / run.seq_length
+        parts["activations"] = forward_only(rank, run) * max(0.0, 1 - share)
+        parts["kv_cache"] = kv_cache(rank, run)
+        parts["logits"] = run.rows * vocabulary * per_logit
+    return Phase("generate", parts)
+
+
+def kv_cache(rank: Rank, run: Pass) -> float:
+    """Keys and values of all layers, and of one layer once more while it grows.
+
+    Pope et al. 2022 (arXiv:2211.05102), section 3.3.
+    """
+    text = rank.model.text
+    per_layer = run.element_size * (text.kv_width + _value_width(rank)) / rank.layout.tp
+    return run.rows * run.seq_length * per_layer * (text.num_layers + 1)
+
+
+def _value_width(rank: Rank) -> int:
+    text = rank.model.text
+    return text.value_width if text.latent else text.kv_width
+
+
+def _rows_of_generation(rank: Rank) -> int:
+    """All answers of a step that a rank samples, at once."""
+    recipe, dp = rank.recipe, rank.layout.dp
+    if recipe.grpo is not None and recipe.algorithm is Algorithm.GRPO:
+        grpo = recipe.grpo
+        training = math.ceil(grpo.num_prompts_per_step / dp) * grpo.num_generations_per_prompt
+        return max(training, math.ceil(grpo.val_global_batch_size / dp))
+    return math.ceil(recipe.policy.train_global_batch_size / dp)
+
+
+def vllm_needs(rank: Rank) -> float | None:
+    """Bytes without which an engine cannot start: its weights and one sequence's cache."""
+    settings = rank.recipe.policy.generation
+    if settings is None or not rank.has_vllm:
+        return None
+    w = states.element_size(rank.recipe.policy.precision)
+    size = sum(weight.numel for weight in weights_of(rank.model)) * w
+    text = rank.model.text
+    width = text.latent.kv_rank + text.latent.rope_size if text.latent else 2 * text.kv_width
+    cache = rank.recipe.policy.max_total_sequence_length * width * w * text.num_layers
+    return (size + cache) / settings.tensor_parallel_size

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evenkeel.errors import InputError
+from evenkeel.recipes import config
+from evenkeel.recipes.memory_fit.cards import CARDS, GIB, Card, card
+from evenkeel.recipes.memory_fit.fit import Fit, Models, Verdict, fit, models_of
+from evenkeel.recipes.memory_fit.mends import larger_card, mends
+
+CONFIGS = Path(__file__).parents[4] / "examples" / "configs"
+H100 = CARDS["h100-80gb"]
+
+
+def of(name: str, *overrides: str, on: Card = H100) -> tuple[Fit, Models]:
+    (path,) = (CONFIGS / "recipes").rglob(f"{name}.yaml")
+    recipe = config.load(path, overrides).recipe
+    models = models_of(recipe, CONFIGS / "models")
+    return fit(name, recipe, models, on), models
+
+
+def parts(found: Fit, phase: str, stage: int = 0) -> dict[str, float]:
+    (one,) = (one for one in found.stages[stage].phases if one.name == phase)
+    return one.parts
+
+
+def test_states_of_eight_billion_parameters_over_eight_ranks() -> None:
+    found, _ = of("sft-llama3.1-8b-1n8g-fsdp2tp1-long")
+    update = parts(found, "update")
+    billion = 8.030e9
+    assert update["weights"] == pytest.approx(4 * billion / 8, rel=1e-3)
+    assert update["optimizer"] == pytest.approx(8 * billion / 8, rel=1e-3)
+    # 16 micro-batches add up whole
+    assert parts(found, "train")["gradients"] == pytest.approx(4 * billion, rel=1e-3)
+
+
+def test_recomputation_leaves_one_input_a_layer() -> None:
+    name = "sft-llama3.1-8b-1n8g-fsdp2tp1-long"
+    with_it, _ = of(name)
+    without, _ = of(name, "policy.activation_checkpointing=false")
+    inputs = 32 * 4096 * 4096 * 2
+    assert parts(with_it, "train")["activations"] < 2.5 * inputs
+    assert parts(without, "train")["activations"] > 12 * inputs
+
+
+def test_earlier_stages_hold_more_micro_batches() -> None:
+    found, _ = of("pretrain-llama3.1-70b-16n8g-megatrontp8pp4-actckpt")
+    held = [parts(found, "train", stage)["activations"] for stage in range(4)]
+    assert held == sorted(held, reverse=True)
+    two, _ = of("pretrain-llama3.1-8b-4n8g-megatrontp2pp2")
+    assert parts(two, "train", 0)["logits"] == 0
+    # 12 bytes a logit of half the vocabulary
+    assert parts(two, "train", 1)["logits"] == 4096 * 128256 / 2 * 12
+
+
+def test_a_reference_is_held_where_it_is_charged() -> None:
+    charged, _ = of("grpo-llama3.2-1b-instruct-1n8g-fsdp2tp1.v3")
+    free, _ = of("grpo-qwen2.5-math-1.5b-instruct-1n8g-fsdp2tp1.v2")
+    assert parts(charged, "train")["reference"] == parts(charged, "train")["weights"]
+    assert "reference" not in parts(free, "train")
+
+
+def test_the_teacher_is_known_by_its_name() -> None:
+    found, models = of("distillation-qwen3-1.7b-1n8g-fsdp2tp2")
+    assert models.teacher is not None
+    assert models.teacher.text.num_layers == 36
+    assert parts(found, "update")["teacher"] == pytest.approx(4 * 8.191e9 / 8, rel=1e-3)
+
+
+def test_a_cache_grows_with_answers_and_is_shared_by_heads() -> None:
+    name, tp2 = "grpo-qwen2.5-math-1.5b-instruct-1n8g-fsdp2tp1.v2", "policy.parallel"
+    builtin = "policy.generation.backend=transformers"
+    one, _ = of(name, builtin)
+    two, _ = of(name, builtin, f"{tp2}.tensor_parallel_size=2")
+    rows = 4 * 16
+    per_token = 2 * 2 * 2 * 128
+    cache = rows * 4096 * per_token * (28 + 1)
+    assert parts(one, "generate")["kv_cache"] == cache
+    # twice the rows on half as many data-parallel ranks, half the heads
+    assert parts(two, "generate")["kv_cache"] == cache
+
+
+def test_an_engine_needs_its_share() -> None:
+    found, _ = of(
+        "grpo-qwen2.5-7b-instruct-4n8g-fsdp2tp4sp.v3",
+        "policy.generation.tensor_parallel_size=1",
+        on=CARDS["l4-24gb"],
+    )
+    assert not found.engine_fits
+    assert found.verdict is Verdict.DOES_NOT_FIT
+
+
+def test_verdicts() -> None:
+    found, _ = of("sft-llama3.2-1b-1n8g-fsdp2tp1")
+    for share, verdict in ((0.5, "fits"), (0.95, "tight"), (1.05, "does not fit")):
+        assert replace(found, card=Card("own", int(found.peak / share))).verdict == verdict
+
+
+def test_mends_make_it_fit_and_are_counted_as_the_command_line_would() -> None:
+    name = "sft-llama3.1-8b-1n8g-fsdp2tp2sp"
+    wrong, models = of(name, "sft.val_global_batch_size=64")
+    assert wrong.verdict is Verdict.DOES_NOT_FIT
+    found = mends(wrong, models)
+    assert found[0].changes[0][0] == "sft.val_global_batch_size"
+    for mend in found:
+        assert mend.result.verdict is not Verdict.DOES_NOT_FIT
+        again, _ = of(name, "sft.val_global_batch_size=64", *mend.overrides)
+        assert again.peak == mend.result.peak
+
+
+def test_mends_work_together_where_one_is_not_enough() -> None:
+    wrong, models = of(
+        "sft-llama3.1-8b-1n8g-fsdp2tp2sp",
+        "policy.train_micro_batch_size=8",
+        "sft.val_global_batch_size=64",
+        "policy.parallel.sequence_parallel=false",
+        on=card(None, 64),
+    )
+    (together,) = mends(wrong, models)
+    assert len(together.changes) > 1
+    assert together.result.verdict is not Verdict.DOES_NOT_FIT
+
+
+def test_nothing_helps_a_small_card() -> None:
+    wrong, models = of("sft-llama3.1-70b-8n8g-tp4pp2-long", on=Card("tiny", 2 * GIB))
+    assert mends(wrong, models) == []
+    larger = larger_card(wrong, models)
+    assert larger is not None
+    assert larger.card.memory > H100.memory / 2
+
+
+def test_cards() -> None:
+    assert card(None, None).name == "h100-80gb"
+    assert card(None, 48).memory == 48 * GIB
+    with pytest.raises(InputError, match="did you mean 'h100-80gb'"):
+        card("h100-80", None)
+    with pytest.raises(InputError, match="--memory is -1"):
+        card(None, -1)
