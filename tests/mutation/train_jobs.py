@@ -47,13 +47,18 @@ _PRELOADED = (
 
 def main() -> int:
     """Train until the input ends."""
-    for name in _PRELOADED:
-        importlib.import_module(name)
+    preload()
     for line in sys.stdin:
         job = json.loads(line)
         status = _train(job)
         print(json.dumps({"folder": job["folder"], "status": status}), flush=True)
     return 0
+
+
+def preload() -> None:
+    """Import what every forked trainer would."""
+    for name in _PRELOADED:
+        importlib.import_module(name)
 
 
 def _train(job: Mapping[str, Any]) -> int:
