@@ -139,13 +139,7 @@ def _with_matched(
     comparison: Comparison, baseline: Baseline, evidence: Sequence[RunEvidence], options: Options
 ) -> Comparison:
     """With what runs of the baseline's own seeds tell, where it has numeric twins."""
-    pairs = matched.Pairs(
-        curves=baseline.curves,
-        seeds=[run.seed for run in baseline.runs],
-        twin_curves=baseline.twin_curves,
-        twin_seeds=[twin.seed for twin in baseline.twins],
-        only=options.only,
-    )
+    pairs = matched.pairs_of(baseline, options.only)
     for one in evidence:
         if one.seed is not None and pairs.judges(one.seed):
             found = matched.compare_matched(pairs, one.metrics, one.seed, options.directions)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evenkeel.convergence import curves
+from evenkeel.convergence.baseline import Baseline
 from evenkeel.convergence.curves import Aligned, Curve, Fault, MetricsView
 from evenkeel.convergence.metric_kinds import Direction, Family, Kind, kind_of
 from evenkeel.convergence.results import Comparison, MetricResult
@@ -51,6 +52,17 @@ class Pairs:
     def judges(self, seed: int | None) -> bool:
         """Whether there are twins, and a run of this seed."""
         return seed is not None and seed in self.seeds and bool(self.twin_curves)
+
+
+def pairs_of(baseline: Baseline, only: Sequence[str] = ()) -> Pairs:
+    """What of a baseline file this comparison needs."""
+    return Pairs(
+        curves=baseline.curves,
+        seeds=[run.seed for run in baseline.runs],
+        twin_curves=baseline.twin_curves,
+        twin_seeds=[twin.seed for twin in baseline.twins],
+        only=only,
+    )
 
 
 def compare_matched(

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from evenkeel.convergence import comparison
+from evenkeel.convergence import comparison, matched
 from evenkeel.convergence.baseline import Baseline, as_metrics
 from evenkeel.convergence.comparison import Options
 from evenkeel.convergence.results import MetricResult
@@ -27,6 +27,7 @@ def numbers(baseline: Baseline, only: Sequence[str] = ()) -> dict[str, Any]:
         "fingerprint": baseline.fingerprint,
         "platform": dict(baseline.platform),
         "runs": [vars(run) for run in baseline.runs],
+        "twins": [vars(twin) for twin in baseline.twins],
         "accepted": vars(baseline.accepted),
         "retired": vars(baseline.retired) if baseline.retired else None,
         "metrics": [one.to_json() for one in _results(baseline, only)],
@@ -37,6 +38,8 @@ def print_baseline(baseline: Baseline, name: str, only: Sequence[str] = ()) -> N
     """Runs, a table of all metrics, and a plot of the first few."""
     console = _console()
     console.print(f"{escape(baseline.recipe or name)}: {len(baseline.runs)} runs in {escape(name)}")
+    if baseline.twins:
+        console.print(f"numeric twins of {_originals(baseline)}")
     accepted = baseline.accepted
     console.print(
         f"accepted by {escape(accepted.by)} on {accepted.date}: {escape(accepted.reason) or '-'}"
@@ -71,6 +74,7 @@ def print_difference(before: Baseline, after: Baseline) -> None:
         ("recipe", before.recipe, after.recipe),
         ("fingerprint", before.fingerprint, after.fingerprint),
         ("runs", len(before.runs), len(after.runs)),
+        ("numeric twins", len(before.twins), len(after.twins)),
         ("platform", dict(before.platform), dict(after.platform)),
     ):
         if old != new:
@@ -104,7 +108,22 @@ def _results(baseline: Baseline, only: Sequence[str] = ()) -> list[MetricResult]
         for name, curve in baseline.curves.items()
     }
     options = Options(directions=baseline.directions, only=tuple(only), picture_all=True)
-    return list(comparison.compare_runs(runs, [mean], options).results)
+    found = list(comparison.compare_runs(runs, [mean], options).results)
+    pairs = matched.pairs_of(baseline, only)
+    for seed in sorted({twin.seed for twin in baseline.twins if twin.seed is not None}):
+        run = runs[pairs.seeds.index(seed)]
+        found += matched.compare_matched(pairs, run, seed, baseline.directions)
+    return found
+
+
+def _originals(baseline: Baseline) -> str:
+    """The runs that have twins, with how many."""
+    seeds = [twin.seed for twin in baseline.twins]
+    return ", ".join(
+        f"{run.name} (seed {run.seed}, {seeds.count(run.seed)})"
+        for run in baseline.runs
+        if run.seed in seeds
+    )
 
 
 def _console() -> Console:

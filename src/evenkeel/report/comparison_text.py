@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from evenkeel.convergence import matched
 from evenkeel.convergence.metric_kinds import Family
 from evenkeel.convergence.results import Comparison, MetricResult, Picture
 from evenkeel.convergence.verdict import Verdict
@@ -90,8 +91,9 @@ def explanation(one: MetricResult) -> str:
     detectable = percent(one.minimum_detectable_change, sign=False)
     lines = [f"{one.metric} {one.summary}: {one.label}: {one.message}"]
     if one.baseline is not None:
+        what = "recorded" if one.summary == matched.SUMMARY else "baseline mean"
         lines.append(
-            f"baseline mean {number(one.baseline)}, passes from {number(one.low)} to"
+            f"{what} {number(one.baseline)}, passes from {number(one.low)} to"
             f" {number(one.high)}; changes from {detectable} are found"
         )
     if one.picture is not None:
@@ -103,6 +105,8 @@ def percent(value: float | None, *, sign: bool = True) -> str:
     """A relative change; a dash where there is none."""
     if value is None or not math.isfinite(value):
         return "-"
+    if 0 < abs(value) < 5e-5:  # far below what seeds show: told by the run of the same seed
+        return f"{100 * value:+.1g}%" if sign else f"{100 * value:.1g}%"
     return f"{value:+.2%}" if sign else f"{value:.2%}"
 
 

@@ -17,6 +17,7 @@ from evenkeel.convergence.results import Comparison
 from evenkeel.convergence.run_evidence import RunEvidence
 from evenkeel.convergence.verdict import Verdict
 from evenkeel.metrics.series import Metrics
+from evenkeel.report import baseline_text
 
 STEPS = 100
 SEEDS = (1, 2, 3)
@@ -162,3 +163,16 @@ def test_what_the_statistics_calls_better_stays_so_and_is_noted() -> None:
     found = judged(evidence(1, from_step(1, 0.8)))
     assert found.verdict is Verdict.IMPROVED
     assert any("not the same training" in note for note in found.notes)
+
+
+def test_what_it_would_find_is_shown_with_the_baseline(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recorded = [evidence(1), evidence(2), evidence(1, rounded(1e-7, 11), twin=1)]
+    baseline = files.of_evidence(recorded, recipe="x", accepted=Acceptance("a", "b", "c"))
+    shown = baseline_text.numbers(baseline)
+    detectable = {one["summary"]: one["minimum_detectable_change"] for one in shown["metrics"]}
+    assert detectable[matched.SUMMARY] < 0.01 * detectable["final"]
+    assert [twin["seed"] for twin in shown["twins"]] == [1]
+    baseline_text.print_baseline(baseline, "b.json")
+    assert "numeric twins of run1 (seed 1, 1)" in capsys.readouterr().out
