@@ -97,13 +97,13 @@ def _batch(recipe: Recipe, rows: int, seed: int) -> Any:
 
 
 def _loss(case: Case, recipe: Recipe) -> Callable[..., Any]:
-    from evenkeel.training.algorithms import dpo, grpo, sft
+    from evenkeel.training.algorithms import cross_entropy, dpo, grpo_objective
 
     if case.algorithm is Algorithm.DPO:
         return partial(dpo.dpo_loss, settings=recipe.dpo, num_pairs=4.0)
     if case.algorithm is Algorithm.GRPO:
-        return partial(grpo.grpo_loss, settings=recipe.grpo, temperature=1.0)
-    return partial(sft.sft_loss, num_tokens=1000.0)
+        return partial(grpo_objective.grpo_loss, settings=recipe.grpo, temperature=1.0)
+    return partial(cross_entropy.cross_entropy, num_tokens=1000.0)
 
 
 def _validate(case: Case, recipe: Recipe, backend: Any, batches: list[Any]) -> None:

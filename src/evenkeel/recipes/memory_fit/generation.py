@@ -15,7 +15,7 @@ from evenkeel.recipes.memory_fit.rank import (
     logits_bytes,
 )
 from evenkeel.recipes.memory_fit.weights import weights_of
-from evenkeel.recipes.schema import Algorithm, Backend, Generation
+from evenkeel.recipes.schema import Algorithm, Generation
 
 VLLM_SHARE = 0.4
 """Of the card, as ``training/generation/vllm.py`` asks for."""
@@ -38,26 +38,38 @@ def generate(rank: Rank) -> Phase | None:
     vocabulary = rank.model.text.vocab_size
     per_logit = run.element_size + 3 * FP32
     parts["gathered"] = rank.states.gathered_all
-    if rank.layout.sequence_parallel or rank.layout.backend is Backend.MEGATRON:
-        # no cache: whole rows run again for every token
-        parts["activations"] = forward_only(rank, run)
-        parts["logits"] = logits_bytes(rank, run, per_logit)
-    else:
-        share = (settings.max_new_tokens or run.seq_length // 2) / run.seq_length
-        parts["activations"] = forward_only(rank, run) * max(0.0, 1 - share)
-        parts["kv_cache"] = kv_cache(rank, run)
-        parts["logits"] = run.rows * vocabulary * per_logit
-    return Phase("generate", parts)
+    shares_tokens = rank.layout.cp > 1 if run.on_megatron else rank.layout.sequence_parallel
+    if shares_tokens:  # no cache: whole rows run again for every token
+        of_rows = forward_only(rank, run), logits_bytes(rank, run, per_logit)
+        return Phase("generate", {**parts, "activations": of_rows[0], "logits": of_rows[1]})
+    new_tokens = settings.max_new_tokens or run.seq_length // 2
+    prompt = max(1, run.seq_length - new_tokens)
+    of_prompt = {
+        "activations": forward_only(rank, run) * prompt / run.seq_length,
+        "kv_cache": kv_cache(rank, run, prompt),
+    }
+    of_last_token = {
+        "kv_cache": kv_cache(rank, run, run.seq_length, prompt),
+        "logits": run.rows * vocabulary * per_logit,
+    }
+    times = [Phase("generate", {**parts, **more}) for more in (of_prompt, of_last_token)]
+    return max(times, key=lambda phase: phase.total)
 
 
-def kv_cache(rank: Rank, run: Pass) -> float:
-    """Keys and values of all layers, and of one layer once more while it grows.
+def kv_cache(rank: Rank, run: Pass, seq_length: int, prompt: int | None = None) -> float:
+    """Keys and values of all layers of a rank (Pope et al. 2022, arXiv:2211.05102, section 3.3).
 
-    Pope et al. 2022 (arXiv:2211.05102), section 3.3.
+    On fsdp2 one layer's keys are there once more while they grow. On megatron the room of the
+    ``prompt`` is doubled until ``seq_length`` tokens are in it, one layer after the other.
     """
-    text = rank.model.text
-    per_layer = run.element_size * (text.kv_width + _value_width(rank)) / rank.layout.tp
-    return run.rows * run.seq_length * per_layer * (text.num_layers + 1)
+    per_token = run.element_size * (rank.model.text.kv_width + _value_width(rank)) / rank.layout.tp
+    per_token *= run.rows
+    if not run.on_megatron:
+        return per_token * seq_length * (rank.model.text.num_layers + 0.5)
+    room = before = prompt or seq_length
+    while room < seq_length:
+        room, before = 2 * room, room
+    return per_token * (room * len(rank.layers) + (before if room > before else 0))
 
 
 def _value_width(rank: Rank) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from evenkeel.errors import InputError
 from evenkeel.recipes.memory_fit.cards import CARDS
 from evenkeel.recipes.memory_fit.fit import Fit, Models, Verdict, fit
-from evenkeel.recipes.schema import Algorithm, Backend, Recipe
+from evenkeel.recipes.schema import Algorithm, Backend, GenerationBackend, Recipe
 
 CHUNK = 1024
 """Positions of ``policy.logits_chunk_size`` where it is proposed."""
@@ -75,8 +75,11 @@ def _changes(wrong: Fit, models: Models) -> Iterator[Change]:
         if tp <= per_node and not any(size % tp for size in shared) and policy.lora is None:
             yield "policy.parallel.tensor_parallel_size", tp
     if policy.backend is Backend.MEGATRON:
+        generation = policy.generation
+        has_vllm = generation is not None and generation.backend is GenerationBackend.VLLM
         for factor in (2, 4):
-            yield "policy.parallel.pipeline_parallel_size", layout.pp * factor
+            if not has_vllm:  # an engine beside a pipeline is refused
+                yield "policy.parallel.pipeline_parallel_size", layout.pp * factor
             yield "policy.parallel.context_parallel_size", layout.cp * factor
             if text.experts is not None and text.experts.count % (layout.ep * factor) == 0:
                 yield "policy.parallel.expert_parallel_size", layout.ep * factor

@@ -190,4 +190,5 @@ def forward_only(rank: Rank, run: Pass) -> float:
     """The larger of a layer's two parts, and the residual."""
     text, w = rank.model.text, run.element_size
     h, ffn = text.hidden_size, text.ffn_size / rank.layout.tp
-    return run.tokens * (2 * w * h + max((2 * FP32 + w) * h, w * h + 3 * w * ffn))
+    wide = 5 if run.lora_rank else 3  # an update stands beside what it is added to
+    return run.tokens * (2 * w * h + max((2 * FP32 + w) * h, w * h + wide * w * ffn))

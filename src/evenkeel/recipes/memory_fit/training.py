@@ -91,7 +91,8 @@ def _in_layer(rank: Rank, run: Pass) -> float:
     if text.experts is not None:
         routed = text.experts.ffn_size * text.experts.per_token
         width = max(width if len(text.experts.sparse_layers) < text.num_layers else 0, routed)
-    gradients = 3 * w * width / rank.layout.tp + (2 * w + 2 * FP32) * text.hidden_size
+    # of the products in the feed-forward part, and of the residual on both sides of it
+    gradients = w * width / rank.layout.tp + 2 * w * text.hidden_size
     if not rank.recipe.policy.activation_checkpointing:
         return run.tokens * gradients
     largest = max(activations.layer_bytes(text, layer, run) for layer in rank.layers)
