@@ -28,7 +28,7 @@ def _linear_in_two_sums(_: Patch) -> None:
     nn.Linear.forward = forward  # type: ignore[method-assign]
 
 
-@harmless("fused-optimizer", changes="torch's fused kernel of AdamW")
+@harmless("fused-optimizer", changes="torch's fused kernel of AdamW", unless=("tp",))
 def _fused_optimizer(patch: Patch) -> None:
     def make(original: Any) -> Any:
         def adamw(model: Any, settings: Any) -> Any:
