@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from mini_cluster import MiniCluster
 
+from evenkeel.cli.main import main
+
 REPOSITORY = Path(__file__).parents[2]
 LAUNCH = REPOSITORY / "tools" / "launch"
 BLOCK = """#!/bin/bash
@@ -114,18 +116,44 @@ def test_continue_refuses_while_a_run_is_under_way(cluster: MiniCluster, tmp_pat
     assert script.exists()
 
 
-def test_a_driver_above_the_limit_is_refused_before_anything_is_made(
-    cluster: MiniCluster, tmp_path: Path
+@pytest.mark.parametrize(
+    ("line", "variables", "words"),
+    [
+        ("NUM_NODES=500", {}, "NUM_NODES=500 is more than a job can get in partition main (4)"),
+        ("GPUS_PER_NODE=9", {}, "GPUS_PER_NODE=9 is more than a node of partition main has (8)"),
+        ("", {"PARTITION": "mian"}, "no partition 'mian' on this cluster (did you mean 'main'?)"),
+        (
+            "NUM_MINUTES=45",
+            {"PARTITION": "short"},
+            "NUM_MINUTES=45 is above the limit of partition short (30 minutes)",
+        ),
+        (
+            "",
+            {"SBATCH_CONSTRAINT": "h200"},
+            "Invalid feature specification: --constraint=h200 comes from SBATCH_CONSTRAINT",
+        ),
+    ],
+)
+def test_what_slurm_would_refuse_is_refused_before_anything_is_made(
+    cluster: MiniCluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    line: str,
+    variables: dict[str, str],
+    words: str,
 ) -> None:
-    folder = repository(tmp_path / "repo", "", "sft-a-1n1g-fsdp2tp1")
+    folder = repository(tmp_path / "repo", "", "sft-a-1n1g-fsdp2tp1", "sft-b-1n1g-fsdp2tp1")
     path = folder / "sft-a-1n1g-fsdp2tp1.sh"
-    path.write_text(path.read_text().replace("NUM_NODES=1", "NUM_NODES=500"))
-    done = subprocess.run(
-        [LAUNCH, path], env=cluster.env(PARTITION="main"), capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert "NUM_NODES=500" in done.stderr
+    # the last line of a block wins
+    path.write_text(path.read_text().replace("# ===== END", f"{line}\n# ===== END"))
+    for name, value in {"PARTITION": "main", **variables}.items():
+        monkeypatch.setenv(name, value)
+    before = cluster.run("squeue", "-h", "-t", "all", "-o", "%i")
+    assert main(["launch", str(folder / "sft-b-1n1g-fsdp2tp1.sh"), str(path)]) == 2
+    assert words in capsys.readouterr().err
     assert not (tmp_path / "repo" / "code_snapshots").exists()
+    assert cluster.run("squeue", "-h", "-t", "all", "-o", "%i") == before
 
 
 @pytest.mark.timeout(600)

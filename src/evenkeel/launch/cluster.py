@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import getpass
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -217,6 +218,30 @@ class Cluster:
                 )
             )
         return found
+
+    def gpus_per_node(self, partition: str) -> int | None:
+        """GPUs of the partition's best node; None where no node lists any.
+
+        Raises:
+            ClusterUnreachableError: the controller did not answer.
+        """
+        listed = self._call("sinfo", "-h", "-p", partition, "-o", "%G")
+        counts = re.findall(r"\bgpu:(?:[^:,()\s]+:)?(\d+)", listed)
+        return max(map(int, counts), default=None)
+
+    def names(self, question: Sequence[str]) -> list[str]:
+        """What a listing command knows, sorted, each once; empty where it gives no answer.
+
+        Args:
+            question: the command; ``{user}`` in it stands for this user.
+        """
+        try:
+            output = self._call(*(word.format(user=getpass.getuser()) for word in question))
+        except MachineError:
+            return []
+        words = {word for line in output.splitlines() for word in line.strip().split(",")}
+        # "No reservations in the system" is no name
+        return sorted(word for word in words if word not in ("", "(null)") and " " not in word)
 
     def partition(self, name: str | None) -> Partition:
         """One partition; None asks for the default one.

@@ -15,7 +15,7 @@ import os
 import shlex
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -78,21 +78,33 @@ class SlurmSubmitter:
             MachineError: ``sbatch`` said no; nothing was submitted.
             ClusterUnreachableError: the controller gave no answer, so the outcome is unknown.
         """
-        run_module = _nemo_run(script.parent)
         wait = [] if after is None else [f"--dependency=afterany:{after}"]
         words = ["sbatch", "--parsable", *wait, str(script)]
         if shutil.which("flock"):
             words = ["flock", "--shared", str(in_flight), *words]
-        tunnel = run_module.LocalTunnel(job_dir=str(script.parent))
+        said = self._run(words, script.parent).strip()
+        answer = said.split(";")[0]  # "id" or "id;cluster"
+        if not answer.isdigit():
+            raise MachineError(f"sbatch answered {said!r} instead of a job id")
+        return int(answer)
+
+    def test(self, script: Path) -> None:
+        """Ask ``sbatch`` whether it would take the script; submits nothing.
+
+        Raises:
+            MachineError: it would not now; what it says may pass.
+            ClusterUnreachableError: the controller gave no answer.
+        """
+        self._run(["sbatch", "--test-only", str(script)], script.parent)
+
+    def _run(self, words: Sequence[str], folder: Path) -> str:
+        tunnel = _nemo_run(folder).LocalTunnel(job_dir=str(folder))
         done = tunnel.run(
             shlex.join(words), warn=True, in_stream=False, env=self._environ, replace_env=True
         )
         if done.exited:
             raise classify_failure("sbatch", done.exited, (done.stderr or done.stdout).strip())
-        answer = done.stdout.strip().split(";")[0]  # "id" or "id;cluster"
-        if not answer.isdigit():
-            raise MachineError(f"sbatch answered {done.stdout.strip()!r} instead of a job id")
-        return int(answer)
+        return str(done.stdout)
 
 
 def submit_environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from evenkeel.errors import EXIT_FINDING, EXIT_MACHINE, EXIT_OK, InputError, MachineError
+from evenkeel.launch import refusal
 from evenkeel.launch.cluster import Cluster, ClusterUnreachableError
 from evenkeel.launch.executor import SlurmSubmitter
 from evenkeel.launch.launch_record import (
@@ -84,10 +85,11 @@ def check_limits(request: LaunchRequest, plan: Plan, cluster: Cluster) -> None:
         ClusterUnreachableError: the controller did not answer.
     """
     partition = cluster.partition(request.options.partition)
+    gpus = None if request.options.exclude_gres else cluster.gpus_per_node(partition.name)
     problems = [
         f"{recipe.driver}: {problem}"
         for recipe in plan.recipes
-        if recipe.shape and (problem := limit_problem(recipe.shape, partition))
+        if recipe.shape and (problem := limit_problem(recipe.shape, partition, gpus))
     ]
     if problems:
         raise InputError("nothing is submitted:\n" + "\n".join(problems))
@@ -101,9 +103,11 @@ def start(request: LaunchRequest, plan: Plan, secrets: Mapping[str, str], say: S
     """
     shapes = check_plan(request, plan)
     on_slurm = request.options.executor is ExecutorKind.SLURM
-    if on_slurm:
+    submitter = SlurmSubmitter(job_environment(secrets)) if on_slurm else None
+    if submitter:
         try:
             check_limits(request, plan, Cluster())
+            refusal.check(request, plan, submitter, os.environ)
         except MachineError as error:
             if request.dry_run is DryRun.OFF:
                 raise
@@ -116,7 +120,6 @@ def start(request: LaunchRequest, plan: Plan, secrets: Mapping[str, str], say: S
     record = taken.record
     say(f"[INFO]: launch {record.launch_id}: commit {record.commit[:12]} in {record.snapshots_dir}")
     if request.dry_run is DryRun.PREPARE:
-        submitter = SlurmSubmitter(job_environment(secrets)) if on_slurm else None
         for submission in record.submissions():
             write_scripts(submission, submitter)
     return record
@@ -228,7 +231,7 @@ def submit_chains(submissions: Sequence[Submission], secrets: Mapping[str, str],
     if any(submission.options.executor is ExecutorKind.LOCAL for submission in submissions):
         return _run_here(submissions, secrets, say)
     submitter, cluster = SlurmSubmitter(job_environment(secrets)), Cluster()
-    status = EXIT_OK
+    status, explained = EXIT_OK, set[str]()
     for submission in submissions:
         try:
             jobs = submit_chain(submission, submitter, cluster)
@@ -242,8 +245,12 @@ def submit_chains(submissions: Sequence[Submission], secrets: Mapping[str, str],
             say(f"[INFO]: {submission.name}: {'jobs' if len(ids) > 1 else 'job'} {', '.join(ids)}")
         for job in jobs:
             if job.state is SubmitState.REFUSED:
-                say(f"[ERROR]: {submission.name}: sbatch refused run {job.run}: {job.error}")
-                status = EXIT_MACHINE
+                status, said = EXIT_MACHINE, str(job.error)
+                if said not in explained:  # once, however many recipes it concerns
+                    explained.add(said)
+                    header = refusal.header_of(submission, job.run)
+                    said = refusal.explain(said, header, os.environ, cluster)
+                say(f"[ERROR]: {submission.name}: sbatch refused run {job.run}: {said}")
     return status
 
 

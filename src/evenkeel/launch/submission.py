@@ -181,8 +181,16 @@ def run_chain_locally(submission: Submission) -> int:
     return status
 
 
-def limit_problem(shape: JobShape, partition: Partition) -> str | None:
-    """Why no job of this shape can ever start in the partition; None when it can."""
+def limit_problem(
+    shape: JobShape, partition: Partition, gpus_per_node: int | None = None
+) -> str | None:
+    """Why no job of this shape can ever start in the partition; None when it can.
+
+    Args:
+        shape: of the jobs.
+        partition: with its limits.
+        gpus_per_node: of its best node; None where that is unknown, or no GPU is asked for.
+    """
     if partition.max_minutes is not None and shape.num_minutes > partition.max_minutes:
         return (
             f"NUM_MINUTES={shape.num_minutes} is above the limit of partition {partition.name} "
@@ -193,6 +201,11 @@ def limit_problem(shape: JobShape, partition: Partition) -> str | None:
         return (
             f"NUM_NODES={shape.num_nodes} is more than a job can get in partition "
             f"{partition.name} ({partition.max_nodes}): it would wait for ever"
+        )
+    if gpus_per_node is not None and shape.gpus_per_node > gpus_per_node:
+        return (
+            f"GPUS_PER_NODE={shape.gpus_per_node} is more than a node of partition "
+            f"{partition.name} has ({gpus_per_node}): set at most that, or choose another partition"
         )
     if not partition.is_up:
         return f"partition {partition.name} is not up"
