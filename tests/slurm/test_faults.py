@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from launches import driver_that_trains, make_submission
 from mini_cluster import MiniCluster, _wait
 
+from evenkeel.launch import intervention
+from evenkeel.launch.chain_outcome import RetryPolicy
 from evenkeel.launch.cluster import Cluster
 from evenkeel.launch.executor import SlurmSubmitter
-from evenkeel.launch.intervention import SlurmIntervention
+from evenkeel.launch.intervention import Intervention
 from evenkeel.launch.job_script import job_files
-from evenkeel.launch.outcome import JobOutcome, Outcome, RetryPolicy
+from evenkeel.launch.outcome import JobOutcome, Outcome
 from evenkeel.launch.recipe_watch import RecipeWatch
 from evenkeel.launch.request import LaunchOptions, Submission
 from evenkeel.launch.run_progress import DoomPolicy
@@ -61,7 +66,7 @@ def watcher_of(
     doom = DoomPolicy(steps_above=3, hang_s=hang_s)
     policy = WatchPolicy(retry=retry, doom=doom, forgotten_s=2, grace_s=20 if bands else 1)
     say = (lambda line: None) if notes is None else notes.append
-    act = SlurmIntervention(cluster, policy.grace_s, say)
+    act = Intervention(cluster, policy.grace_s, say)
     return Watcher(submissions, cluster, policy, act=act, upper=bands)
 
 
@@ -197,6 +202,48 @@ def test_a_requeued_and_a_preempted_job_go_on_where_they_were(
     assert kinds == [Outcome.COMPLETED, Outcome.COMPLETED, Outcome.PREEMPTED]
     assert Outcome.REQUEUED in seen
     assert trained(requeued) == trained(preempted) == list(range(1, 21))
+    for recipe in watcher.recipes[:2]:
+        report = recipe.jobs[1].report
+        assert report is not None
+        assert report.earlier_s is not None
+        assert report.earlier_s > 0
+        held_s = report.elapsed_s + report.earlier_s
+        assert recipe.gpu_hours == pytest.approx(held_s / 3600)
+        # without accounts the run's own files tell nearly the same
+        recipe.jobs[1].report = replace(report, earlier_s=None)
+        assert report.elapsed_s < recipe.gpu_hours * 3600 <= held_s + 1
+
+
+def test_a_node_on_which_recipes_failed_is_left_out_of_their_retries(
+    cluster: MiniCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intervention, "_apart", lambda act, *arguments: act(*arguments))
+    bad, *others = cluster.nodes
+    broken = shlex.join([sys.executable, "-c", "raise RuntimeError('uncorrectable ECC error')"])
+    fails = f'[ "$SLURMD_NODENAME" != {bad} ] || {{ {broken}; exit 1; }}\n'
+    # only the bad node is free until both have failed on it
+    blockers = [cluster.submit("sleep 300", "--exclusive", f"--nodelist={one}") for one in others]
+    for blocker in blockers:
+        cluster.wait_for(blocker, "RUNNING")
+    submissions = [
+        make_submission(tmp_path / letter, fails + driver_that_trains(), name=f"sft-{letter}-1n1g")
+        for letter in "ab"
+    ]
+    for record in [submit(submission)[0] for submission in submissions]:
+        cluster.wait_for(job_id(record), "FAILED")
+    cluster.run("scancel", *map(str, blockers))
+    notes: list[str] = []
+    watcher = watcher_of(submissions, retry=RetryPolicy(retries=1), notes=notes)
+    to_the_end(watcher)
+    assert [recipe.outcome.kind for recipe in watcher.recipes] == [Outcome.COMPLETED] * 2
+    assert list(watcher.suspects()) == [bad]
+    assert [f"without node {bad} (2 recipes failed on it)" in note for note in notes] == [True] * 2
+    for recipe in watcher.recipes:
+        first, second = (job.outcome for job in recipe.jobs.values())
+        assert first is not None
+        assert second is not None
+        assert (first.kind, first.nodes) == (Outcome.HARDWARE, (bad,))
+        assert second.nodes[0] in others
 
 
 def test_a_time_limit_is_named_with_the_minutes_that_would_have_sufficed(

@@ -50,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="node-failure, preempted, hardware; default: all three",
     )
     parser.add_argument(
+        "--keep-suspects",
+        action="store_true",
+        help="retries may use nodes on which several recipes of the launch failed",
+    )
+    parser.add_argument(
         "--hang-minutes", type=float, default=30.0, metavar="M", help="default: 30; 0: never"
     )
     parser.add_argument(
@@ -101,7 +106,7 @@ def find_launch(launch: str | None, root: Path | None, snapshot_dir: str | None)
 def watch(record: LaunchRecord, args: argparse.Namespace) -> int:
     """Follow one launch; prints as it goes and the verdicts at the end."""
     from evenkeel.launch.cluster import Cluster
-    from evenkeel.launch.intervention import NoIntervention, SlurmIntervention
+    from evenkeel.launch.intervention import Intervention
     from evenkeel.launch.launcher import is_being_submitted
     from evenkeel.launch.request import ExecutorKind
     from evenkeel.launch.watch import Watcher
@@ -114,9 +119,9 @@ def watch(record: LaunchRecord, args: argparse.Namespace) -> int:
         record.submissions(),
         cluster,
         policy,
-        act=NoIntervention()
+        act=None
         if args.look_on or args.once or local
-        else SlurmIntervention(cluster, policy.grace_s, view.note),
+        else Intervention(cluster, policy.grace_s, view.note),
         upper=_bands(record),
         being_submitted=lambda: is_being_submitted(record.folder),
     )
@@ -155,7 +160,8 @@ def _bands(record: LaunchRecord) -> dict[str, dict[int, float]]:
 
 
 def _policy(args: argparse.Namespace) -> Any:
-    from evenkeel.launch.outcome import INFRASTRUCTURE, Outcome, RetryPolicy
+    from evenkeel.launch.chain_outcome import RetryPolicy
+    from evenkeel.launch.outcome import INFRASTRUCTURE, Outcome
     from evenkeel.launch.run_progress import RECENT_STEPS, DoomPolicy
     from evenkeel.launch.watch import WatchPolicy
 
@@ -173,6 +179,7 @@ def _policy(args: argparse.Namespace) -> Any:
         retry=RetryPolicy(args.retries, frozenset(kinds)),
         doom=DoomPolicy(steps_above=args.steps_above, hang_s=args.hang_minutes * 60 or None),
         grace_s=args.grace_s,
+        exclude_suspects=not args.keep_suspects,
         forgotten_s=args.forgotten_s,
     )
 

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from evenkeel.errors import InputError, MachineError, did_you_mean
@@ -22,6 +22,7 @@ from evenkeel.launch.job_report import (
     SQUEUE_FORMAT,
     JobReport,
     JobState,
+    merge,
     parse_duration_s,
     parse_sacct,
     parse_scontrol,
@@ -29,6 +30,8 @@ from evenkeel.launch.job_report import (
     parse_squeue,
 )
 
+# states of nodes that take no jobs; a star behind a state says that the node does not answer
+_OUT = re.compile("down|drain|fail|error|maint|inval|unknown|future|perfctrs", re.IGNORECASE)
 TIMEOUT_S = 60.0  # a controller that is down answers after about 9 s
 
 
@@ -81,7 +84,9 @@ class Cluster:
         return shutil.which("sbatch") is not None and shutil.which("squeue") is not None
 
     # -- jobs -----------------------------------------------------------------------------------
-    def reports(self, expected: Mapping[int, str]) -> dict[int, JobReport]:
+    def reports(
+        self, expected: Mapping[int, str], restarted: Collection[int] = ()
+    ) -> dict[int, JobReport]:
         """What is known of jobs, by id: at most one ``squeue`` and one look into the accounts.
 
         A row whose name is not the expected one belongs to another job that was given the same
@@ -89,6 +94,8 @@ class Cluster:
 
         Args:
             expected: job id → the name under which it was submitted.
+            restarted: ids of those that started more than once: the accounts are asked about them
+                even while they run.
 
         Raises:
             ClusterUnreachableError: the controller did not answer.
@@ -98,9 +105,13 @@ class Cluster:
             for report in self._queue(expected)
             if expected.get(report.job_id) == report.name
         }
-        ended = [job for job in expected if job not in found or found[job].state.is_final]
-        for job_id, account in self._accounts(ended, expected).items():
-            found[job_id] = _merge(found.get(job_id), account)
+        asked = [
+            job
+            for job in expected
+            if job not in found or found[job].state.is_final or job in restarted
+        ]
+        for job_id, tries in self._accounts(asked, expected).items():
+            found[job_id] = merge(found.get(job_id), tries)
         return found
 
     def find(self, names: Iterable[str], since: str = "now-30days") -> dict[str, list[JobReport]]:
@@ -154,19 +165,23 @@ class Cluster:
 
     def _accounts(
         self, job_ids: Sequence[int], expected: Mapping[int, str]
-    ) -> dict[int, JobReport]:
+    ) -> dict[int, list[JobReport]]:
+        """Job id → its starts as the accounts know them, the last one last."""
         if not job_ids:
             return {}
         if self.source is AccountingSource.CONTROLLER:
             rows = parse_scontrol_jobs(self._call("scontrol", "-o", "show", "job"))
         else:
-            rows = self._account_rows(("-j", ",".join(map(str, job_ids))))
+            # -D: all starts of a requeued job; a file of completions has them anyway
+            every = ("-D",) if self.source is AccountingSource.DATABASE else ()
+            rows = self._account_rows((*every, "-j", ",".join(map(str, job_ids))))
+            rows = [replace(row, earlier_s=0) for row in rows]
         wanted = set(job_ids)
-        return {
-            row.job_id: row
-            for row in rows
-            if row.job_id in wanted and row.name == expected[row.job_id]
-        }
+        found: dict[int, list[JobReport]] = {}
+        for row in rows:
+            if row.job_id in wanted and row.name == expected[row.job_id]:
+                found.setdefault(row.job_id, []).append(row)
+        return found
 
     def _account_rows(self, options: Sequence[str]) -> list[JobReport]:
         """Rows of sacct; empty where there is no sacct or it fails (it is never essential)."""
@@ -226,8 +241,26 @@ class Cluster:
             ClusterUnreachableError: the controller did not answer.
         """
         listed = self._call("sinfo", "-h", "-p", partition, "-o", "%G")
-        counts = re.findall(r"\bgpu:(?:[^:,()\s]+:)?(\d+)", listed)
-        return max(map(int, counts), default=None)
+        return _most_gpus(listed)
+
+    def usable_nodes(self, partition: str | None, gpus: int | None) -> list[str]:
+        """Nodes of a partition that can take jobs now or later, without those that are out.
+
+        Args:
+            partition: its name; None: the default one.
+            gpus: that a node must have at least; None: it does not matter.
+
+        Raises:
+            ClusterUnreachableError: the controller did not answer.
+        """
+        name = self.partition(partition).name
+        found = []
+        for line in self._call("sinfo", "-h", "-N", "-p", name, "-o", "%N|%T|%G").splitlines():
+            node, state, gres = line.strip().split("|", 2)
+            has = _most_gpus(gres) or 0
+            if not _OUT.match(state) and not state.endswith("*") and has >= (gpus or 0):
+                found.append(node)
+        return found
 
     def names(self, question: Sequence[str]) -> list[str]:
         """What a listing command knows, sorted, each once; empty where it gives no answer.
@@ -300,18 +333,7 @@ def classify_failure(program: str, return_code: int, said: str) -> MachineError:
     return MachineError(f"{program} failed with status {return_code}: {said}")
 
 
-def _merge(queue: JobReport | None, account: JobReport) -> JobReport:
-    """What both know. The queue knows the state best while it remembers the job at all."""
-    if queue is None:
-        if account.state.is_final:
-            return account
-        # its last note is older than the controller's memory: it may be forgotten, or not yet back
-        return replace(account, state=JobState.UNKNOWN, reason="the controller does not know it")
-    return replace(
-        queue,
-        exit_status=account.exit_status,
-        signal=account.signal,
-        restarts=account.restarts,
-        elapsed_s=max(queue.elapsed_s, account.elapsed_s),
-        nodes=queue.nodes or account.nodes,
-    )
+def _most_gpus(gres: str) -> int | None:
+    """The highest count of a list of generic resources: ``gpu:h100:8(S:0-1),tpu:1`` → 8."""
+    counts = re.findall(r"\bgpu:(?:[^:,()\s]+:)?(\d+)", gres)
+    return max(map(int, counts), default=None)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from evenkeel import atomic_file
 from evenkeel.errors import EvenkeelError, MachineError
@@ -26,70 +26,14 @@ from evenkeel.run_paths import RunPaths
 T = TypeVar("T")
 
 
-class Intervention(Protocol):
-    """What a watcher may ask for. Every request may come again at the next look."""
-
-    acts: bool
-
-    def stop(
-        self,
-        submission: Submission,
-        record: JobRecord,
-        records: Sequence[JobRecord],
-        report: JobReport | None,
-        reason: StopReason,
-        message: str,
-        steps: Sequence[Step],
-    ) -> None:
-        """End a job that runs; with a lost run, also what waits behind it."""
-
-    def cancel_waiting(self, submission: Submission, records: Sequence[JobRecord]) -> None:
-        """Cancel the jobs of a chain that have not started."""
-
-    def retry(self, submission: Submission, records: Sequence[JobRecord]) -> None:
-        """Submit one more job of the recipe."""
-
-    def submit_forgotten(self, submission: Submission, record: JobRecord) -> None:
-        """Submit a job again that the controller has lost."""
-
-
-class NoIntervention:
-    """Looks on."""
-
-    acts = False
-
-    def stop(
-        self,
-        submission: Submission,
-        record: JobRecord,
-        records: Sequence[JobRecord],
-        report: JobReport | None,
-        reason: StopReason,
-        message: str,
-        steps: Sequence[Step],
-    ) -> None:
-        """Nothing."""
-
-    def cancel_waiting(self, submission: Submission, records: Sequence[JobRecord]) -> None:
-        """Nothing."""
-
-    def retry(self, submission: Submission, records: Sequence[JobRecord]) -> None:
-        """Nothing."""
-
-    def submit_forgotten(self, submission: Submission, record: JobRecord) -> None:
-        """Nothing."""
-
-
-class SlurmIntervention:
-    """Acts on the cluster.
+class Intervention:
+    """Acts on the cluster. Every request may come again at the next look.
 
     Args:
         cluster: where the jobs run.
         grace_s: seconds between asking a job to stop and cancelling it.
         say: takes a line for each thing that is done.
     """
-
-    acts = True
 
     def __init__(
         self, cluster: Cluster, grace_s: float, say: Callable[[str], None] = lambda line: None
@@ -138,12 +82,49 @@ class SlurmIntervention:
                 cancel = partial(self._cluster.cancel, [record.name], state=JobState.PENDING)
                 self._once(f"cancel pending {record.name}", cancel)
 
-    def retry(self, submission: Submission, records: Sequence[JobRecord]) -> None:
-        """One more job, with a number and a name of its own; the earlier ones stay on record."""
+    def retry(
+        self,
+        submission: Submission,
+        records: Sequence[JobRecord],
+        suspects: Mapping[str, Sequence[str]],
+    ) -> None:
+        """One more job, with a number and a name of its own; the earlier ones stay on record.
+
+        Args:
+            submission: the recipe.
+            records: its jobs so far.
+            suspects: node → recipes that failed on it; left out where enough others are left.
+        """
         run = records[-1].run + 1
-        again = replace(submission, first_run=run, runs=1)
-        self._say(f"{submission.name}: trying again as job {run} of its chain")
+        options = submission.options
+        try:
+            left_out = self._without(submission, suspects) if suspects else []
+        except EvenkeelError as error:
+            self._say(f"{submission.name}: no node is left out: {error.message}")
+            left_out = []
+        words = f"{submission.name}: trying again as job {run} of its chain"
+        if left_out:
+            failed = (f"{node} ({len(suspects[node])} recipes failed on it)" for node in left_out)
+            words += f", without node {', '.join(failed)}"
+            options = replace(options, exclude_nodes=(*options.exclude_nodes, *left_out))
+        self._say(words)
+        again = replace(submission, first_run=run, runs=1, options=options)
         self._attempt(partial(_apart, _submit, again))
+
+    def _without(self, submission: Submission, suspects: Mapping[str, Sequence[str]]) -> list[str]:
+        """The suspects that the job can do without, those with most failures first."""
+        options, shape = submission.options, submission.shape
+        gpus = None if options.exclude_gres else shape.gpus_per_node
+        usable = set(self._cluster.usable_nodes(options.partition, gpus))
+        usable -= set(options.exclude_nodes)
+        left_out = []
+        for node in sorted(suspects, key=lambda node: -len(suspects[node])):
+            if node in options.exclude_nodes:
+                continue
+            if len(usable - {node}) >= shape.num_nodes:
+                usable.discard(node)
+                left_out.append(node)
+        return left_out
 
     def submit_forgotten(self, submission: Submission, record: JobRecord) -> None:
         """The same job again, under a new id; its twin, should it turn up, ends at once."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 SEPARATOR = "\x1f"  # no name or reason contains it
@@ -105,6 +105,8 @@ class JobReport:
         nodes: the node list, compressed as Slurm writes it; empty before the start.
         start, end: local time of the cluster; ``end`` of a running job is its time limit.
         elapsed_s: seconds since the (last) start.
+        earlier_s: seconds that earlier starts of a requeued job took; None where the source does
+            not say.
         limit_minutes: the time limit; None: unlimited or unknown.
         exit_status, signal: how the batch script ended; None where the source does not say.
         restarts: how often it was requeued; None where the source does not say.
@@ -118,6 +120,7 @@ class JobReport:
     start: datetime | None = None
     end: datetime | None = None
     elapsed_s: int = 0
+    earlier_s: int | None = None
     limit_minutes: float | None = None
     exit_status: int | None = None
     signal: int | None = None
@@ -205,6 +208,41 @@ def parse_scontrol(text: str) -> list[dict[str, str]]:
     """``Key=Value Key=Value …`` lines of ``scontrol -o``; a value reaches to the next key."""
     pairs = re.compile(r"(?:^| )([A-Z][\w:/]*)=(.*?)(?= [A-Z][\w:/]*=|\s*$)")
     return [dict(pairs.findall(line)) for line in text.splitlines() if "=" in line]
+
+
+def merge(queue: JobReport | None, tries: Sequence[JobReport]) -> JobReport:
+    """What queue and accounts know. The queue knows the state best while it remembers the job.
+
+    Args:
+        queue: the job as squeue shows it; None where it does not know it any more.
+        tries: its starts as the accounts know them, the last one last; at least one.
+    """
+    account = tries[-1]
+    if queue is None:
+        if account.state.is_final:
+            return replace(account, earlier_s=_before(tries, account))
+        # its last note is older than the controller's memory: it may be forgotten, or not yet back
+        return replace(account, state=JobState.UNKNOWN, reason="the controller does not know it")
+    if not queue.state.is_final:
+        return replace(queue, earlier_s=_before(tries, queue))
+    return replace(
+        queue,
+        exit_status=account.exit_status,
+        signal=account.signal,
+        restarts=account.restarts,
+        elapsed_s=max(queue.elapsed_s, account.elapsed_s),
+        earlier_s=_before(tries, account),
+        nodes=queue.nodes or account.nodes,
+    )
+
+
+def _before(tries: Sequence[JobReport], now: JobReport) -> int | None:
+    """Seconds of the starts before this one; a job that waits again has none of its own."""
+    if now.earlier_s is None and tries[-1].earlier_s is None:
+        return None
+    waits = now.state.is_waiting
+    earlier = (one for one in tries if waits or (one.start and now.start and one.start < now.start))
+    return sum(one.elapsed_s for one in earlier)
 
 
 def parse_exit_code(text: str) -> tuple[int | None, int | None]:

@@ -134,6 +134,9 @@ def sbatch_options(submission: Submission, run: int) -> dict[str, str | bool]:
             raise InputError(f"not an option of sbatch: {word!r}", fix="write --option=value")
         if match[1] == "no-requeue":
             found["requeue"] = None
+        if match[1] == "exclude" and match[2] and found["exclude"]:
+            found["exclude"] = f"{found['exclude']},{match[2]}"
+            continue
         found[match[1]] = True if match[2] is None else match[2]
     kept = {key: value for key, value in found.items() if value is not None}
     for key, value in kept.items():

@@ -62,6 +62,7 @@ class WatchedJob:
     outcome: JobOutcome | None = None  # the final one
     report: JobReport | None = None
     missing_since: float | None = None
+    starts: tuple[float, ...] = ()  # of all its tries, in seconds since the epoch
 
 
 class RecipeWatch:
@@ -82,7 +83,10 @@ class RecipeWatch:
         for record in self.records:
             job = self.jobs.setdefault(record.run, WatchedJob())
             if job.report is not None and job.report.job_id != record.job_id:
-                self.jobs[record.run] = WatchedJob()  # submitted again under another id
+                job = self.jobs[record.run] = WatchedJob()  # submitted again under another id
+            if job.outcome is None:
+                journal = read_journal(job_files(self.submission, record.run).journal)
+                job.starts = tuple(event.time_s for event in journal if event.event == "start")
 
     def open_jobs(self) -> dict[int, str]:
         """Id → name of the jobs that Slurm has to be asked about."""
@@ -91,6 +95,14 @@ class RecipeWatch:
             for record in self.records
             if record.job_id is not None and self.jobs[record.run].outcome is None
         }
+
+    def restarted_jobs(self) -> list[int]:
+        """Ids of those whose earlier tries have to be asked for."""
+        return [
+            record.job_id
+            for record in self.records
+            if record.job_id is not None and len(self.jobs[record.run].starts) > 1
+        ]
 
     @property
     def current(self) -> JobRecord | None:
@@ -107,16 +119,16 @@ class RecipeWatch:
     def evidence(self, record: JobRecord, report: JobReport | None) -> Evidence:
         """What is known of a job, with the progress of its run."""
         shape = self.submission.shape
-        self.progress.poll(self.began(record, report))
+        began = self.began(record, report)
+        starts = {start for job in self.jobs.values() for start in job.starts}
+        self.progress.poll(sorted(starts or {began}))
         ended = report is None or report.state.is_final
-        progress = self.progress.of_job(shape.max_steps, shape.steps_per_run)
+        progress = self.progress.of_job(began, shape.max_steps, shape.steps_per_run)
         return gather(self.submission, record, report, progress, with_output=ended)
 
     def began(self, record: JobRecord, report: JobReport | None) -> float:
         """When the job last started, in seconds since the epoch; 0: it has not."""
-        journal = read_journal(job_files(self.submission, record.run).journal)
-        starts = [event.time_s for event in journal if event.event == "start"]
-        if starts:
+        if starts := self.jobs[record.run].starts:
             return starts[-1]
         waits = report is None or report.state.is_waiting
         start = None if waits or report is None else report.start
@@ -124,10 +136,21 @@ class RecipeWatch:
 
     @property
     def gpu_hours(self) -> float:
-        """That its jobs have held, each since its last start."""
+        """That its jobs have held over all their tries.
+
+        Where no account remembers the earlier tries of a requeued job, each counts until the last
+        step that it logged: at least that long it held its nodes.
+        """
         shape = self.submission.shape
-        reports = (job.report for job in self.jobs.values() if job.report is not None)
-        return sum(one.elapsed_s for one in reports) / 3600 * shape.num_nodes * shape.gpus_per_node
+        seconds = sum(map(self._held_s, self.jobs.values()))
+        return seconds / 3600 * shape.num_nodes * shape.gpus_per_node
+
+    def _held_s(self, job: WatchedJob) -> float:
+        if job.report is None:
+            return 0.0
+        if job.report.earlier_s is not None:
+            return job.report.elapsed_s + job.report.earlier_s
+        return job.report.elapsed_s + sum(map(self.progress.seen_alive_s, job.starts[:-1]))
 
     def row(self) -> Row:
         """How it stands, ready to show."""

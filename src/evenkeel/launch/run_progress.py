@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,8 +39,22 @@ class DoomPolicy:
     hang_s: float | None = 1800.0
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """What was logged between one start of a job and the next start of any."""
+
+    first: Step
+    last: Step
+
+    @property
+    def step_time_s(self) -> float | None:
+        """Seconds per step on average; None where there is but one."""
+        steps = self.last.step - self.first.step
+        return (self.last.wall_time - self.first.wall_time) / steps if steps > 0 else None
+
+
 class RunProgress:
-    """Follows one run. Memory does not grow with its length.
+    """Follows one run over all starts of its jobs. Memory does not grow with its length.
 
     Args:
         paths: the run's files.
@@ -49,22 +64,17 @@ class RunProgress:
         self._follower = EventFollower(paths.log_dir, tags={LOSS})
         self.recent: deque[Step] = deque(maxlen=RECENT_STEPS)
         self.last_step = 0
-        self._job_began = 0.0
-        self._first_of_job: Step | None = None
-        self._last_of_job: Step | None = None
+        self._began = 0.0
+        self._stretches: dict[float, Stretch] = {}
 
-    def poll(self, job_began: float) -> None:
+    def poll(self, starts: Sequence[float]) -> None:
         """Read what is new.
 
         Args:
-            job_began: when the job that runs now started, in seconds since the epoch; what was
-                logged before it was another job's.
+            starts: when the jobs of the run were started, and started again, in seconds since the
+                epoch, ascending.
         """
-        if job_began != self._job_began:
-            self._job_began = job_began
-            self._first_of_job = self._last_of_job = None
-            for step in self.recent:
-                self._count(step)
+        self._began = starts[-1] if starts else 0.0
         for scalar in self._follower.poll():
             step = Step(scalar.step, scalar.value, scalar.wall_time)
             # a resumed run begins again at its checkpoint: what it repeats replaces what was
@@ -72,12 +82,10 @@ class RunProgress:
                 self.recent.pop()
             self.recent.append(step)
             self.last_step = max(self.last_step, step.step)
-            self._count(step)
-
-    def _count(self, step: Step) -> None:
-        if step.wall_time >= self._job_began:
-            self._first_of_job = self._first_of_job or step
-            self._last_of_job = step
+            number = bisect_right(starts, step.wall_time)
+            start = starts[number - 1] if number else 0.0
+            known = self._stretches.get(start)
+            self._stretches[start] = Stretch(known.first if known else step, step)
 
     @property
     def last(self) -> Step | None:
@@ -87,21 +95,39 @@ class RunProgress:
     @property
     def last_of_job(self) -> Step | None:
         """The newest step of the job that runs now."""
-        return self._last_of_job
+        stretch = self._stretches.get(self._began)
+        return stretch.last if stretch else None
 
     @property
     def step_time_s(self) -> float | None:
         """Seconds per step of the job that runs now, over its recent steps."""
-        steps = [step for step in self.recent if step.wall_time >= self._job_began]
+        steps = [step for step in self.recent if step.wall_time >= self._began]
         if len(steps) < 2 or steps[-1].step <= steps[0].step:
             return None
         return (steps[-1].wall_time - steps[0].wall_time) / (steps[-1].step - steps[0].step)
 
-    def of_job(self, max_steps: int, steps_wanted: int) -> Progress:
-        """What there is to say of the job that runs now, or ran last."""
-        first, last = self._first_of_job, self._last_of_job
-        done = last.step - first.step + 1 if first and last else 0
-        return Progress(self.last_step, max_steps, steps_wanted, done, self.step_time_s)
+    def seen_alive_s(self, start: float) -> float:
+        """Seconds from a start to the last step logged before the next one; 0: no step."""
+        stretch = self._stretches.get(start)
+        return stretch.last.wall_time - start if stretch else 0.0
+
+    def of_job(self, began: float, max_steps: int, steps_wanted: int) -> Progress:
+        """How far the run was when the next job took over, and what this one did for it.
+
+        Args:
+            began: the last start of the job; 0: it has not begun.
+            max_steps: the step to reach.
+            steps_wanted: steps the job was to do, at most.
+        """
+        stretch = self._stretches.get(began)
+        until = [one.last.step for start, one in self._stretches.items() if start <= began]
+        return Progress(
+            last_step=max(until, default=0) if began else self.last_step,
+            max_steps=max_steps,
+            steps_wanted=steps_wanted,
+            steps_done=stretch.last.step - stretch.first.step + 1 if stretch else 0,
+            step_time_s=stretch.step_time_s if stretch else None,
+        )
 
 
 def doom(

@@ -12,18 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from evenkeel.launch.chain_outcome import RetryPolicy, of_chain, suspect_nodes
 from evenkeel.launch.cluster import Cluster, ClusterUnreachableError
 from evenkeel.launch.evidence import local_report, read_journal
-from evenkeel.launch.intervention import Intervention, NoIntervention
+from evenkeel.launch.intervention import Intervention
 from evenkeel.launch.job_report import JobReport, JobState
 from evenkeel.launch.job_script import job_files
-from evenkeel.launch.outcome import (
-    JobOutcome,
-    Outcome,
-    RetryPolicy,
-    decide,
-    of_chain,
-)
+from evenkeel.launch.outcome import JobOutcome, Outcome, decide
 from evenkeel.launch.recipe_watch import RecipeWatch, Row, WatchedJob
 from evenkeel.launch.request import ExecutorKind, Submission
 from evenkeel.launch.run_progress import DoomPolicy, doom, hang
@@ -39,12 +34,14 @@ class WatchPolicy:
         doom: when a run is ended early.
         forgotten_s: seconds for which nobody may know a job before it counts as lost.
         grace_s: seconds between asking a job to stop and cancelling it.
+        exclude_suspects: a retry leaves out nodes on which several recipes failed.
     """
 
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     doom: DoomPolicy = field(default_factory=DoomPolicy)
     forgotten_s: float = 60.0
     grace_s: float = 120.0
+    exclude_suspects: bool = True
 
 
 class Watcher:
@@ -76,7 +73,7 @@ class Watcher:
         self.recipes = [RecipeWatch(one, bands.get(one.name, {})) for one in submissions]
         self._cluster = cluster
         self._policy = policy or WatchPolicy()
-        self._act: Intervention = act or NoIntervention()
+        self._act = act
         self._being_submitted = being_submitted
         self._clock = clock
         self.trouble: str | None = None
@@ -90,23 +87,38 @@ class Watcher:
     def poll(self) -> list[Row]:
         """Look once; a row per recipe, in the order of the launch."""
         expected: dict[int, str] = {}
+        restarted: set[int] = set()
         for recipe in self._open():
             recipe.refresh()
             expected |= recipe.open_jobs()
+            restarted.update(recipe.restarted_jobs())
         reports: dict[int, JobReport] | None = {}
         self.trouble = None
         try:
-            reports = self._cluster.reports(expected) if expected else {}
+            reports = self._cluster.reports(expected, restarted) if expected else {}
         except ClusterUnreachableError as error:
             reports, self.trouble = None, error.message
-        for recipe in self._open():
-            self._look(recipe, reports)
+        # all first, then what is done about them: a node is suspect by what it did to several
+        seen = [(recipe, self._look(recipe, reports)) for recipe in self._open()]
+        for recipe, outcomes in seen:
+            self._follow_up(recipe, outcomes)
         return [recipe.row() for recipe in self.recipes]
+
+    def suspects(self) -> dict[str, list[str]]:
+        """Nodes on which several recipes of the launch failed: node → recipes."""
+        return suspect_nodes(
+            {
+                recipe.submission.name: [job.outcome for job in recipe.jobs.values() if job.outcome]
+                for recipe in self.recipes
+            }
+        )
 
     def _open(self) -> list[RecipeWatch]:
         return [recipe for recipe in self.recipes if not recipe.outcome.kind.is_final]
 
-    def _look(self, recipe: RecipeWatch, reports: Mapping[int, JobReport] | None) -> None:
+    def _look(
+        self, recipe: RecipeWatch, reports: Mapping[int, JobReport] | None
+    ) -> list[JobOutcome]:
         outcomes = []
         for record in recipe.records:
             job = recipe.jobs[record.run]
@@ -118,13 +130,20 @@ class Watcher:
         refused = any(record.state is SubmitState.REFUSED for record in recipe.records)
         if (recipe.records[-1].run if recipe.records else 0) < planned and not refused:
             outcomes.append(self._not_submitted(recipe))
-        outcome = of_chain(outcomes)
+        recipe.outcome = of_chain(outcomes)
+        return outcomes
+
+    def _follow_up(self, recipe: RecipeWatch, outcomes: Sequence[JobOutcome]) -> None:
+        outcome = recipe.outcome
+        if self._act is None:
+            return
         if outcome.kind in (Outcome.COMPLETED, Outcome.DIVERGED, Outcome.DOOMED):
             self._act.cancel_waiting(recipe.submission, recipe.records)
         elif outcome.kind.is_final and self._may_retry(recipe, outcome, outcomes):
-            self._act.retry(recipe.submission, recipe.records)
-            outcome = JobOutcome(Outcome.REQUEUED, f"tried again after: {outcome.message}")
-        recipe.outcome = outcome
+            suspects = self.suspects() if self._policy.exclude_suspects else {}
+            self._act.retry(recipe.submission, recipe.records, suspects)
+            again = JobOutcome(Outcome.REQUEUED, f"tried again after: {outcome.message}")
+            recipe.outcome = again
 
     def _look_at_job(
         self,
@@ -172,7 +191,7 @@ class Watcher:
         if self._clock() - job.missing_since < self._policy.forgotten_s:
             return outcome
         began = read_journal(job_files(recipe.submission, record.run).journal)
-        if not began and self._is_recent(record):
+        if self._act is not None and not began and self._is_recent(record):
             self._act.submit_forgotten(recipe.submission, record)
             job.missing_since = None
             return JobOutcome(Outcome.WAITING, "Slurm had forgotten it; submitted again")
@@ -193,7 +212,7 @@ class Watcher:
         failed = sum(one.kind in self._policy.retry.kinds for one in outcomes)
         last = recipe.records[-1] if recipe.records else None
         recent = last is not None and self._is_recent(last)
-        return recent and self._act.acts and self._policy.retry.wants(outcome, failed)
+        return recent and self._policy.retry.wants(outcome, failed)
 
     def _is_recent(self, record: JobRecord) -> bool:
         """A watcher that looks at last month's launch must not submit anything."""
@@ -213,7 +232,7 @@ class Watcher:
         found = doom(steps, recipe.upper, policy)
         if found is None and began:
             found = hang(self._clock(), began, last, policy)
-        if found is not None:
+        if found is not None and self._act is not None:
             reason, message = found
             self._act.stop(
                 recipe.submission, record, recipe.records, report, reason, message, steps

@@ -8,7 +8,7 @@ from evenkeel import atomic_file
 from evenkeel.convergence import judgement
 from evenkeel.convergence.verdict import Verdict
 from evenkeel.launch.launch_record import LaunchRecord
-from evenkeel.launch.outcome import JobOutcome, Outcome, suspect_nodes
+from evenkeel.launch.outcome import JobOutcome, Outcome
 from evenkeel.launch.recipe_watch import RecipeWatch
 from evenkeel.launch.watch import Watcher
 from evenkeel.run_paths import RunPaths
@@ -48,17 +48,13 @@ def verdict_of(outcome: JobOutcome, paths: RunPaths) -> tuple[Verdict | None, st
 
 def result_of(record: LaunchRecord, watcher: Watcher) -> dict[str, Any]:
     """The result as JSON values; the layout is in ``docs/data-formats.md``."""
-    failures = {
-        recipe.submission.name: [job.outcome for job in recipe.jobs.values() if job.outcome]
-        for recipe in watcher.recipes
-    }
     return {
         "schema_version": SCHEMA_VERSION,
         "launch_id": record.launch_id,
         "suite": record.suite,
         "recipes": [_recipe(recipe) for recipe in watcher.recipes],
         "gpu_hours": round(sum(recipe.gpu_hours for recipe in watcher.recipes), 4),
-        "suspect_nodes": suspect_nodes(failures),
+        "suspect_nodes": watcher.suspects(),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -123,3 +124,30 @@ def test_no_answer_makes_a_parser_fail(text: str, words: list[str]) -> None:
         job_report.parse_squeue(noise)
         job_report.parse_sacct(noise)
         job_report.parse_scontrol_jobs(noise)
+
+
+def started(second: int, state: JobState, elapsed_s: int) -> JobReport:
+    start = datetime(2026, 11, 20, 10, 0, second)
+    return JobReport(1, "a", state, start=start, elapsed_s=elapsed_s, earlier_s=0, exit_status=0)
+
+
+def test_earlier_starts_of_a_requeued_job_count() -> None:
+    # as a completion file and sacct -D showed them: the first start ended as PENDING or REQUEUED
+    first = started(0, JobState.REQUEUED, 4)
+    second = started(9, JobState.NODE_FAIL, 7)
+    third = started(20, JobState.COMPLETED, 13)
+    ended = job_report.merge(replace(third, earlier_s=None, exit_status=None), [first, third])
+    assert (ended.elapsed_s, ended.earlier_s, ended.exit_status) == (13, 4, 0)
+    runs = started(20, JobState.RUNNING, 5)
+    for tries in ([first, second], [first, second, runs]):  # a file does not know of it yet
+        found = job_report.merge(replace(runs, earlier_s=None), tries)
+        assert (found.state, found.elapsed_s, found.earlier_s) == (JobState.RUNNING, 5, 11)
+    waits = JobReport(1, "a", JobState.PENDING)
+    assert job_report.merge(waits, [first, second]).earlier_s == 11
+    assert job_report.merge(None, [first, second, third]).earlier_s == 11
+    assert job_report.merge(None, [first]).state is JobState.UNKNOWN
+
+
+def test_a_controller_says_nothing_of_earlier_starts() -> None:
+    known = replace(started(20, JobState.COMPLETED, 13), earlier_s=None)
+    assert job_report.merge(known, [known]).earlier_s is None

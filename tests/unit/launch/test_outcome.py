@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from evenkeel.launch.chain_outcome import RetryPolicy, of_chain, suspect_nodes
 from evenkeel.launch.job_report import JobReport, JobState
 from evenkeel.launch.outcome import (
     Evidence,
@@ -13,12 +14,9 @@ from evenkeel.launch.outcome import (
     JournalEvent,
     Outcome,
     Progress,
-    RetryPolicy,
     StopReason,
     decide,
-    of_chain,
     parse_journal,
-    suspect_nodes,
 )
 
 PROGRESS = Progress(last_step=40, max_steps=100, steps_wanted=100, steps_done=40, step_time_s=6.0)

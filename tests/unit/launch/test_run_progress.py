@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -56,25 +57,25 @@ def test_silence_is_counted_from_the_last_step_or_the_start_of_the_job() -> None
 def test_a_run_is_followed_over_its_starts(tmp_path: Path) -> None:
     paths = RunPaths(tmp_path)
     progress = RunProgress(paths)
-    progress.poll(0.0)
+    progress.poll([])
     assert (progress.last, progress.last_step, progress.step_time_s) == (None, 0, None)
     writer = EventWriter(paths.log_dir)
     for step in range(1, 8):
         writer.add_scalars({"train/loss": 8.0 - step, "other": 1.0}, step)
-    progress.poll(0.0)
+    progress.poll([])
     assert progress.last_step == 7
     assert progress.last is not None
     assert progress.last.loss == 1.0
     second = EventWriter(paths.log_dir)
     second.add_scalars({"train/loss": 2.5}, 6)  # resumed from the checkpoint of step 5
-    progress.poll(0.0)
+    progress.poll([])
     assert progress.last_step == 7
     assert [step.step for step in progress.recent] == [1, 2, 3, 4, 5, 6]
     assert progress.last.loss == 2.5
     far = progress.last.wall_time + 1
-    progress.poll(far)  # another job, which has not logged yet
+    progress.poll([1.0, far])  # another job, which has not logged yet
     assert progress.last_of_job is None
-    assert progress.of_job(100, 50).steps_done == 0
+    assert progress.of_job(far, 100, 50).steps_done == 0
     writer.close()
     second.close()
 
@@ -85,7 +86,32 @@ def test_memory_does_not_grow_with_the_run(tmp_path: Path) -> None:
     for step in range(1, 2001):
         writer.add_scalars({"train/loss": 1.0}, step)
     writer.close()
-    progress.poll(0.0)
+    progress.poll([])
     assert progress.last_step == 2000
     assert len(progress.recent) == 50
-    assert progress.of_job(2000, 2000).steps_done == 2000
+    assert progress.of_job(0.0, 2000, 2000).steps_done == 2000
+
+
+def test_what_each_start_did_is_known_long_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, clock = RunPaths(tmp_path), [0.0]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    # three starts: steps 1-60 at 2 s, 41-80 at 1 s after a requeue, then another job's 81-90
+    for began, first, last, pace in ((100, 1, 60, 2), (500, 41, 80, 1), (900, 81, 90, 3)):
+        clock[0] = began
+        writer = EventWriter(paths.log_dir)
+        for step in range(first, last + 1):
+            clock[0] = began + 10 + (step - first) * pace
+            writer.add_scalars({"train/loss": 1.0}, step)
+        writer.close()
+    progress = RunProgress(paths)
+    progress.poll([100.0, 500.0, 900.0])
+    assert (progress.last_step, progress.step_time_s) == (90, 3.0)
+    killed, again, other = (progress.of_job(start, 90, 80) for start in (100.0, 500.0, 900.0))
+    assert (killed.last_step, killed.steps_done, killed.step_time_s) == (60, 60, 2.0)
+    assert (again.last_step, again.steps_done, again.step_time_s) == (80, 40, 1.0)
+    assert (other.last_step, other.steps_done, other.step_time_s) == (90, 10, 3.0)
+    assert progress.seen_alive_s(100.0) == 10 + 59 * 2
+    assert progress.seen_alive_s(500.0) == 10 + 39
+    assert progress.seen_alive_s(700.0) == 0  # a start that logged nothing
