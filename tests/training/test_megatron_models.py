@@ -7,23 +7,19 @@ from typing import Any
 
 import pytest
 import torch
+from model_families import BASE, FAMILIES, recipe_of, text_batch
 
 from evenkeel.errors import InputError
 from evenkeel.recipes import config
 from evenkeel.recipes.schema import (
     Backend,
-    Cluster,
-    Device,
     GenerationBackend,
-    Moe,
     Parallel,
-    Policy,
     Precision,
-    Recipe,
-    TokenDispatcher,
 )
 from evenkeel.training import models
 from evenkeel.training.backends import interface as backends
+from evenkeel.training.backends.interface import ModelOutput, Sums
 from evenkeel.training.data.batches import MicroBatch
 from evenkeel.training.distributed import joined
 from evenkeel.training.support import check_supported
@@ -33,99 +29,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:megatron")
 
 MAX_DIFFERENCE = 2e-6
 """Of log probabilities in fp32; 5e-7 was seen."""
-
-BASE = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-DEEPSEEK = {
-    "num_key_value_heads": 4,
-    "n_routed_experts": 4,
-    "num_experts_per_tok": 2,
-    "moe_intermediate_size": 16,
-    "n_shared_experts": 1,
-    "first_k_dense_replace": 1,
-    "kv_lora_rank": 16,
-    "qk_nope_head_dim": 8,
-    "qk_rope_head_dim": 4,
-    "v_head_dim": 8,
-}
-YARN = {
-    "rope_type": "yarn",
-    "factor": 4.0,
-    "beta_fast": 32.0,
-    "beta_slow": 1.0,
-    "mscale": 0.707,
-    "mscale_all_dim": 0.707,
-    "original_max_position_embeddings": 16,
-}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 16,
-}
-FAMILIES: dict[str, dict[str, Any]] = {
-    "llama": {"model_type": "llama", "head_dim": 16},
-    "llama, tied, llama3 positions": {
-        "model_type": "llama",
-        "rope_scaling": LLAMA3,
-        "tie_word_embeddings": True,
-    },
-    "mistral": {"model_type": "mistral", "sliding_window": None},
-    "qwen2": {"model_type": "qwen2"},
-    "qwen3": {"model_type": "qwen3", "head_dim": 8},
-    "gemma": {"model_type": "gemma", "head_dim": 8},
-    "mixtral": {"model_type": "mixtral", "num_local_experts": 4},
-    "qwen3_moe": {
-        "model_type": "qwen3_moe",
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 16,
-        "norm_topk_prob": True,
-        "mlp_only_layers": [0],
-    },
-    "deepseek_v2, yarn": {
-        "model_type": "deepseek_v2",
-        **DEEPSEEK,
-        "q_lora_rank": None,
-        "norm_topk_prob": False,
-        "topk_method": "greedy",
-        "rope_scaling": YARN,
-    },
-    "deepseek_v3": {
-        "model_type": "deepseek_v3",
-        **DEEPSEEK,
-        "q_lora_rank": 12,
-        "n_group": 1,
-        "topk_group": 1,
-        "norm_topk_prob": True,
-        "routed_scaling_factor": 2.446,
-    },
-}
-
-
-def recipe_of(model: dict[str, Any], **policy: Any) -> Recipe:
-    moe = Moe(token_dispatcher=TokenDispatcher.ALLGATHER, grouped_gemm=False)
-    return Recipe(
-        policy=Policy(
-            model_config={**BASE, **model},
-            backend=Backend.MEGATRON,
-            precision=Precision.FLOAT32,
-            moe=moe,
-            **policy,
-        ),
-        cluster=Cluster(device=Device.CPU),
-    )
 
 
 def decoding_error(backend: backends.Backend, ids: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -153,9 +56,8 @@ def test_a_family_computes_and_decodes_what_transformers_computes_and_converts_b
     from evenkeel.training.backends.megatron.backend import MegatronBackend
 
     recipe = recipe_of(FAMILIES[family])
-    ids = torch.randint(3, 64, (2, 16), generator=torch.Generator().manual_seed(1))
-    positions = torch.arange(16).expand(2, 16)
-    batch = MicroBatch(ids, ids, positions, torch.ones_like(ids), None, 32, ((0,), (1,)))
+    batch = text_batch()
+    ids = batch.input_ids
     with joined(recipe, {}) as world:
         described = models.load_config(recipe.policy)
         backend = MegatronBackend(recipe, described, world)
@@ -172,6 +74,26 @@ def test_a_family_computes_and_decodes_what_transformers_computes_and_converts_b
         del whole["lm_head.weight"]
     assert set(back) == set(whole)
     assert all(torch.equal(back[name], weight) for name, weight in whole.items())
+
+
+def test_frozen_routers_keep_their_weights() -> None:
+    from evenkeel.training.backends.megatron.backend import MegatronBackend
+
+    recipe = recipe_of(FAMILIES["mixtral"])
+    assert recipe.policy.moe is not None
+    recipe.policy.moe.freeze_router = True
+    with joined(recipe, {}) as world:
+        backend = MegatronBackend(recipe, models.load_config(recipe.policy), world)
+        before = {name: weight.clone() for name, weight in backend.whole_weights()}
+        backend.forward_backward([text_batch()], mean_loss)
+        backend.clip_gradients(1.0)
+        backend.step(1e-2)
+        kept = [name for name, w in backend.whole_weights() if torch.equal(w, before[name])]
+    assert kept == [f"model.layers.{layer}.mlp.gate.weight" for layer in range(2)]
+
+
+def mean_loss(output: ModelOutput, batch: MicroBatch) -> tuple[torch.Tensor, Sums]:
+    return output.sum_of_token_losses(batch.labels) / batch.labels.numel(), {}
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ from evenkeel.training.backends.megatron import (
     decoding,
     distributed_checkpoint,
     layout,
+    mixture,
     model_chunks,
     rows,
     weights,
@@ -135,8 +136,11 @@ class MegatronBackend(Backend):
         """One report per micro-batch, on every stage of the pipeline."""
         for module in self._modules:
             module.train(train)
-        share = self._layout.share
-        prepared = [rows.prepared(b, self._multiple, share, self.device) for b in micro_batches]
+        share, lengths = self._layout.share, self._lengths(micro_batches)
+        prepared = [
+            rows.prepared(batch, length, share, self.device)
+            for batch, length in zip(micro_batches, lengths, strict=True)
+        ]
         num_passes = self._layout.num_passes(len(prepared))
         prepared += [replace(prepared[-1], is_filler=True)] * (num_passes - len(prepared))
 
@@ -146,6 +150,14 @@ class MegatronBackend(Backend):
 
         reports = self._schedule(prepared, of_output, train=train)
         return self._layout.from_last_stage(reports[: len(micro_batches)], self.device)
+
+    def _lengths(self, micro_batches: Sequence[MicroBatch]) -> list[int]:
+        """Of the rows of each micro-batch, with padding."""
+        lengths = [batch.input_ids.shape[1] for batch in micro_batches]
+        lengths = [length + -length % self._multiple for length in lengths]
+        if mixture.gathers_tokens(self._hf_config, self._policy):
+            return layout.common_lengths(lengths, self.device)
+        return lengths
 
     def _schedule(
         self,

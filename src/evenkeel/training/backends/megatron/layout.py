@@ -91,6 +91,15 @@ def join_groups(parallel: Parallel, world: World) -> Layout:
     )
 
 
+def common_lengths(lengths: list[int], device: torch.device) -> list[int]:
+    """The largest of each number on all ranks that share the experts of a layer."""
+    largest = torch.tensor(lengths, device=device)
+    group = parallel_state.get_expert_tensor_and_model_parallel_group()
+    dist.all_reduce(largest, dist.ReduceOp.MAX, group=group)
+    agreed: list[int] = largest.tolist()
+    return agreed
+
+
 def _make_groups(parallel: Parallel) -> None:
     if parallel_state.model_parallel_is_initialized():
         parallel_state.destroy_model_parallel()

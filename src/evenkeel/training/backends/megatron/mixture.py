@@ -46,6 +46,13 @@ def sparse_layers(config: PretrainedConfig) -> list[int]:
     return [1 for _ in layers]
 
 
+def gathers_tokens(config: PretrainedConfig, policy: Policy) -> bool:
+    """Whether ranks that share experts gather each other's tokens, and so need equally many."""
+    dispatcher = (policy.moe or Moe()).token_dispatcher
+    shares_experts = policy.parallel.expert_parallel_size > 1
+    return has_experts(config) and shares_experts and dispatcher is TokenDispatcher.ALLGATHER
+
+
 def experts(config: PretrainedConfig, policy: Policy, device: torch.device) -> dict[str, Any]:
     """Fields of ``TransformerConfig`` for the layers with experts.
 
@@ -55,6 +62,13 @@ def experts(config: PretrainedConfig, policy: Policy, device: torch.device) -> d
     options = policy.moe or Moe()
     on_gpu = device.type == "cuda"
     _check_options(options, policy, on_gpu)
+    if gathers_tokens(config, policy) and policy.dynamic_batching.enabled:
+        raise InputError(
+            "policy.dynamic_batching gives ranks micro-batches of different sizes, and ranks that "
+            "share experts through policy.moe.token_dispatcher=allgather need equal ones",
+            fix="set policy.dynamic_batching.enabled=false, or on GPUs "
+            "policy.moe.token_dispatcher=alltoall",
+        )
     width = getattr(config, "moe_intermediate_size", None) or config.intermediate_size
     shared = getattr(config, "n_shared_experts", None) or 0
     balanced = options.router_aux_loss_coef > 0

@@ -81,6 +81,9 @@ def _chunk(
     ).to(device)
     if architecture.inverse_frequencies is not None:
         chunk.rotary_pos_emb.inv_freq = architecture.inverse_frequencies.to(device)
+    if policy.moe is not None and policy.moe.freeze_router:
+        for name, weight in chunk.named_parameters():
+            weight.requires_grad_(".router." not in name)
     if is_first and architecture.embedding_scale != 1.0:
         scale = architecture.embedding_scale
         chunk.embedding.word_embeddings.register_forward_hook(

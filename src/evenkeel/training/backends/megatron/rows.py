@@ -46,11 +46,10 @@ def sequence_multiple(parallel: Parallel) -> int:
     return tensor * (2 * context if context > 1 else 1)
 
 
-def prepared(batch: MicroBatch, multiple: int, share: ContextShare, device: torch.device) -> Rows:
-    """Move a micro-batch to the device and take this rank's part of it."""
+def prepared(batch: MicroBatch, length: int, share: ContextShare, device: torch.device) -> Rows:
+    """Move a micro-batch to the device and take this rank's part of its rows, ``length`` long."""
     batch = _moved(batch, device)
-    num_rows, seq = batch.input_ids.shape
-    length = seq + -seq % multiple
+    num_rows = batch.input_ids.shape[0]
     mask = None
     if batch.segment_ids is not None:
         mask = block_diagonal_causal_mask(padded_to(batch.segment_ids, length, -1))
