@@ -63,6 +63,7 @@ def described_config(keys: dict[str, Any]) -> PretrainedConfig:
     # transformers keeps unknown keys without a word, and the default of the key meant stays
     config_class = CONFIG_MAPPING[model_type]
     known = set(config_class().to_dict()) | set(config_class.attribute_map) | _ALWAYS_KNOWN
+    known |= _KEPT_OTHERWISE.get(model_type, set())
     for key in keys:
         if key not in known:
             raise InputError(
@@ -85,6 +86,8 @@ _ALWAYS_KNOWN = {
     "torch_dtype",
 }
 """Keys that configuration classes accept without declaring them under this name."""
+_KEPT_OTHERWISE = {"gemma3_text": {"sliding_window_pattern", "rope_local_base_freq"}}
+"""Keys of published configurations that a type takes and keeps under another name."""
 
 
 def _check_agrees(config: PretrainedConfig, policy: Policy) -> None:

@@ -68,7 +68,7 @@ def parallelize(model: nn.Module, mesh: DeviceMesh, sequence_parallel: bool) -> 
     for them. So does the vision tower of a vision-language model: only its language model is split.
 
     Raises:
-        InputError: a layer has a linear module that the plan does not know.
+        InputError: a layer has a linear module that the plan does not know, or experts.
     """
     tied = _output_embedding(model) is not None and (
         _output_embedding(model).weight is _input_embedding(model).weight  # type: ignore[union-attr]
@@ -94,7 +94,7 @@ def _block_plan(name: str, block: nn.Module, sequence_parallel: bool) -> dict[st
             plan[path] = SequenceParallel(sequence_dim=HEADS_DIM, use_local_output=True)
         elif last in LAYER_NORMS and sequence_parallel:
             plan[path] = SequenceParallel(use_local_output=True)
-        elif isinstance(module, nn.Linear):
+        elif isinstance(module, nn.Linear) or _holds_experts(module):
             raise InputError(
                 f"tensor parallelism does not know how to split {name}.{path}",
                 fix="set policy.parallel.tensor_parallel_size=1",
@@ -109,6 +109,11 @@ def _block_plan(name: str, block: nn.Module, sequence_parallel: bool) -> dict[st
             input_layouts=(outer,), desired_input_layouts=(Replicate(),), use_local_output=True
         )
     return plan
+
+
+def _holds_experts(module: nn.Module) -> bool:
+    """Whether matrices of all experts lie in it, one behind the other."""
+    return any(weight.ndim > 2 for weight in module.parameters(recurse=False))
 
 
 def _ends_plan(model: nn.Module, sequence_parallel: bool) -> dict[str, ParallelStyle]:

@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_state_dict,
 )
+from torch.distributed.tensor import DTensor
 
 
 def spread_weights(whole: nn.Module | None, sharded: nn.Module, device: torch.device) -> None:
@@ -38,9 +39,11 @@ def spread_weights(whole: nn.Module | None, sharded: nn.Module, device: torch.de
     values = {} if whole is None else dict(whole.named_buffers())
     with torch.no_grad():
         for name, buffer in sharded.named_buffers():
+            # in a module whose weight is split, such as a scaled embedding, it is a DTensor, too
+            here = buffer.to_local() if isinstance(buffer, DTensor) else buffer
             if name in values:
-                buffer.copy_(values[name].to(device))
-            dist.broadcast(buffer, src=0)
+                here.copy_(values[name].to(device))
+            dist.broadcast(here, src=0)
 
 
 def save(
