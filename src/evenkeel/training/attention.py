@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PER_SAMPLE = "sdpa_per_sample"
+"""What transformers calls ``attend_per_sample``."""
+
+MIN_POSITIONS = 256
+"""Of a row that is attended to sample by sample; in a shorter one the mask costs little."""
 
 
 def block_diagonal_causal_mask(segment_ids: Tensor) -> Tensor:
@@ -17,3 +29,63 @@ def block_diagonal_causal_mask(segment_ids: Tensor) -> Tensor:
     same_sample = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
     causal = torch.ones(seq, seq, dtype=torch.bool, device=segment_ids.device).tril()
     return same_sample & causal
+
+
+def sample_lengths(segment_ids: Tensor) -> list[list[int]]:
+    """Positions of each sample of each row, left to right; padding counts as one more sample.
+
+    Args:
+        segment_ids: (batch, seq), as above.
+    """
+    return [torch.unique_consecutive(row, return_counts=True)[1].tolist() for row in segment_ids]
+
+
+def attend_per_sample(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    sample_lengths: Sequence[Sequence[int]] | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Scaled dot-product attention of packed rows that never meets what the mask hides.
+
+    The block-diagonal mask costs a row of n positions n² products; sample by sample it is the sum
+    of their squares, half of it skipped as causal.
+
+    Args:
+        module: the layer.
+        query: (batch, heads, seq, head_dim), as ``key`` and ``value``.
+        key: maybe of fewer heads.
+        value: as ``key``.
+        attention_mask: used where there are no ``sample_lengths``.
+        sample_lengths: of each row, from the function of that name.
+        kwargs: for transformers' own function.
+
+    Returns:
+        (batch, seq, heads, head_dim), and None for the weights.
+    """
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward as attend
+
+    if sample_lengths is None:
+        return attend(module, query, key, value, attention_mask, **kwargs)
+    kwargs["is_causal"] = True
+    rows = []
+    for row, lengths in enumerate(sample_lengths):
+        parts = (part[row : row + 1].split(list(lengths), dim=2) for part in (query, key, value))
+        samples = [
+            attend(module, q, k, v, None, **kwargs)[0] for q, k, v in zip(*parts, strict=True)
+        ]
+        rows.append(torch.cat(samples, dim=1))
+    return torch.cat(rows), None
+
+
+def install_per_sample(model: PreTrainedModel) -> None:
+    """Let the model take ``sample_lengths``; a layer that does not pass them on uses the mask."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(PER_SAMPLE, attend_per_sample)
+    AttentionMaskInterface.register(PER_SAMPLE, sdpa_mask)
+    model.set_attn_implementation(PER_SAMPLE)

@@ -24,8 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from evenkeel.errors import InputError
 from evenkeel.recipes.schema import Parallel, Policy, Precision, Recipe
-from evenkeel.training import models, vision_model
-from evenkeel.training.attention import block_diagonal_causal_mask
+from evenkeel.training import attention, models, vision_model
 from evenkeel.training.backends import chunked_head, lora, tensor_parallel, torch_state
 from evenkeel.training.backends.chunked_head import ChunkedOutput
 from evenkeel.training.backends.decoding import (
@@ -69,6 +68,9 @@ class Fsdp2Backend(Backend):
         self._row_multiple = self.mesh["tp"].size() if shares_sequence else 1
         self.model = self._build(recipe, config)
         self._head = chunked_head.install(self.model, policy)
+        self._attends_per_sample = attends_per_sample(policy, self.device)
+        if self._attends_per_sample:
+            attention.install_per_sample(self.model)
         self._trains_updates = policy.lora is not None
         self._optimizer_settings = policy.optimizer
         self.reset_optimizer()
@@ -130,7 +132,9 @@ class Fsdp2Backend(Backend):
         }
         if batch.segment_ids is not None:
             segment_ids = nn.functional.pad(batch.segment_ids, (0, extra), value=-1)
-            inputs["attention_mask"] = block_diagonal_causal_mask(segment_ids)
+            inputs["attention_mask"] = attention.block_diagonal_causal_mask(segment_ids)
+            if self._attends_per_sample and seq + extra >= attention.MIN_POSITIONS:
+                inputs["sample_lengths"] = attention.sample_lengths(segment_ids)
             inputs["position_ids"] = nn.functional.pad(batch.position_ids, (0, extra))
         logits: Tensor = self.model(input_ids=input_ids, use_cache=False, **inputs).logits
         if self._head is not None:
@@ -228,6 +232,16 @@ class Fsdp2Backend(Backend):
             parts = [name, *(name.removesuffix(".weight") + update for update in lora.UPDATES)]
             weights = {part: whole(part) for part in parts if part in state}
             yield name, lora.merged_weight(self.model, name, weights)
+
+
+def attends_per_sample(policy: Policy, device: torch.device) -> bool:
+    """Whether packed rows are attended to sample by sample.
+
+    On a GPU so many small kernels are no gain, and a compiled layer would be compiled for each
+    new list of lengths.
+    """
+    packs, sees_images = policy.sequence_packing.enabled, policy.vision is not None
+    return packs and device.type == "cpu" and not policy.torch_compile and not sees_images
 
 
 SUPPORTED_PARALLEL = {"tensor_parallel_size", "sequence_parallel"}
