@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from evenkeel.errors import InputError
 from evenkeel.recipes.schema import Policy
-from evenkeel.training.backends.interface import IGNORED_LABEL, ModelOutput
+from evenkeel.training.backends.interface import IGNORED_LABEL, ModelOutput, at_temperature
 
 
 class ChunkedHead:
@@ -99,7 +99,7 @@ class ChunkedOutput(ModelOutput):
         wanted = labels.flatten()[places]
 
         def log_probs(hidden: Tensor, wanted: Tensor) -> Tensor:
-            logits = self._head.logits(hidden) / temperature
+            logits = at_temperature(self._head.logits(hidden), temperature)
             return -F.cross_entropy(logits, wanted, ignore_index=IGNORED_LABEL, reduction="none")
 
         parts = [

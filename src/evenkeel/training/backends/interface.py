@@ -59,7 +59,7 @@ class ModelOutput:
             temperature: logits are divided by it.
         """
         losses = F.cross_entropy(
-            (self.logits.float() / temperature).flatten(0, 1),
+            at_temperature(self.logits.float(), temperature).flatten(0, 1),
             labels.flatten(),
             ignore_index=IGNORED_LABEL,
             reduction="none",
@@ -68,7 +68,12 @@ class ModelOutput:
 
     def log_probs(self, temperature: float = 1.0) -> Tensor:
         """(batch, seq, vocabulary), fp32: log probability of every token at every position."""
-        return F.log_softmax(self.logits.float() / temperature, dim=-1)
+        return F.log_softmax(at_temperature(self.logits.float(), temperature), dim=-1)
+
+
+def at_temperature(logits: Tensor, temperature: float) -> Tensor:
+    """``logits / temperature``; at 1 without a copy of what may be the largest tensor of a step."""
+    return logits if temperature == 1 else logits / temperature
 
 
 Sums = dict[str, Tensor]
