@@ -165,9 +165,9 @@ def num_records(case: Case) -> int:
 
 
 def supervised_records(count: int, max_length: int) -> Iterator[dict[str, str]]:
-    """Questions and answers of words that follow each other by a fixed rule, 60 to 440 bytes.
+    """Questions and answers of words that follow each other by a rule.
 
-    Lengths are log-normal, as those of real sets of chats roughly are.
+    Lengths of answers are log-normal, as those of real sets of chats roughly are.
     """
     chance = random.Random(SEED)
     for _ in range(count):

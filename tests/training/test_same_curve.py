@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from training_runs import curves, losses, train, train_on_two_ranks
+
+from evenkeel.training import attention
+from evenkeel.training.attention import sample_lengths
 
 STEPS = "sft.max_num_steps=60"
 
@@ -65,6 +69,32 @@ def test_packing_and_recomputation_do_not_change_the_curve(whole: Path, tmp_path
     assert train(tmp_path, STEPS, "sft.steps_per_run=30", *overrides) == 0
     reference = losses(whole)
     for step, loss in losses(tmp_path).items():
+        assert loss == pytest.approx(reference[step], abs=1e-5)
+
+
+def test_long_packed_rows_do_not_change_the_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = (
+        STEPS,
+        "sft.steps_per_run=8",
+        "policy.max_total_sequence_length=512",
+        "policy.train_global_batch_size=24",
+    )
+    assert train(tmp_path / "one in a row", *long) == 0
+    attended: list[list[list[int]]] = []
+
+    def watched(segment_ids: torch.Tensor) -> list[list[int]]:
+        attended.append(sample_lengths(segment_ids))
+        return attended[-1]
+
+    monkeypatch.setattr(attention, "sample_lengths", watched)
+    packed = ("policy.sequence_packing.enabled=true", "policy.train_micro_batch_size=2")
+    assert train(tmp_path / "packed", *long, *packed) == 0
+    assert len(attended) == 8
+    assert all(len(rows[0]) > 1 for rows in attended)
+    reference = losses(tmp_path / "one in a row")
+    for step, loss in losses(tmp_path / "packed").items():
         assert loss == pytest.approx(reference[step], abs=1e-5)
 
 

@@ -73,7 +73,8 @@ def attend_per_sample(
     kwargs["is_causal"] = True
     rows = []
     for row, lengths in enumerate(sample_lengths):
-        parts = (part[row : row + 1].split(list(lengths), dim=2) for part in (query, key, value))
+        whole = (part[row : row + 1] for part in (query, key, value))
+        parts = (torch.split(part, list(lengths), dim=2) for part in whole)
         samples = [
             attend(module, q, k, v, None, **kwargs)[0] for q, k, v in zip(*parts, strict=True)
         ]

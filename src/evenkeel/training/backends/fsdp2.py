@@ -241,7 +241,9 @@ def attends_per_sample(policy: Policy, device: torch.device) -> bool:
     new list of lengths.
     """
     packs, sees_images = policy.sequence_packing.enabled, policy.vision is not None
-    return packs and device.type == "cpu" and not policy.torch_compile and not sees_images
+    if policy.max_total_sequence_length < attention.MIN_POSITIONS or sees_images:
+        return False
+    return packs and device.type == "cpu" and not policy.torch_compile
 
 
 SUPPORTED_PARALLEL = {"tensor_parallel_size", "sequence_parallel"}
