@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from evenkeel.errors import InputError
 from evenkeel.recipes import config
 from evenkeel.training import models
 from evenkeel.training.backends.decoding import RecomputingDecoder, last_logits_by
 from evenkeel.training.backends.fsdp2 import Fsdp2Backend
+from evenkeel.training.backends.interface import DataParallelPlace
 from evenkeel.training.distributed import joined
+from evenkeel.training.generation import engines
 from evenkeel.training.generation.builtin import BuiltinEngine
 from evenkeel.training.generation.interface import GREEDY, Completion, Request, Sampling
 from evenkeel.training.generation.sampling import next_tokens, uniforms
@@ -115,3 +120,17 @@ def test_recomputing_gives_what_the_cache_gives(backend: Fsdp2Backend) -> None:
 
 def test_no_requests_give_no_answers(backend: Fsdp2Backend) -> None:
     assert BuiltinEngine(backend, [STOP], pad_id=256).generate([], GREEDY) == []
+
+
+@pytest.mark.parametrize(("num_replicas", "is_refused"), [(1, False), (2, True)])
+def test_experts_that_other_answers_would_wait_for_are_refused(
+    num_replicas: int, is_refused: bool
+) -> None:
+    recipe = config.load(TINY, ["policy.parallel.expert_parallel_size=2"]).recipe
+    backend = SimpleNamespace(place=DataParallelPlace(0, num_replicas))
+    ingredients: Any = SimpleNamespace(recipe=recipe, backend=backend, pad_id=256)
+    if not is_refused:
+        assert isinstance(engines.build(ingredients, [STOP]), BuiltinEngine)
+        return
+    with pytest.raises(InputError, match="expert_parallel_size is 2 over 2 data-parallel ranks"):
+        engines.build(ingredients, [STOP])
