@@ -145,32 +145,40 @@ def sbatch_options(submission: Submission, run: int) -> dict[str, str | bool]:
     return kept
 
 
+def own_options(submission: Submission, run: int) -> list[str]:
+    """Words of sbatch for what a job has of its own; the header they outweigh is the chain's."""
+    options = sbatch_options(submission, run)
+    return [f"--{key}={options[key]}" for key in ("job-name", "output")]
+
+
 def format_minutes(minutes: int) -> str:
     """``hours:minutes:00``, which every Slurm reads the same way."""
     return f"{minutes // 60:02d}:{minutes % 60:02d}:00"
 
 
-def render(header: Sequence[str], submission: Submission, run: int, python: Path) -> str:
-    """The whole script, but for ``JobFiles.body``, which it reads.
+def render(header: Sequence[str], submission: Submission, python: Path) -> str:
+    """The script of all jobs of a chain, but for ``JobFiles.body``, which it reads.
+
+    A job knows its number by the end of its name in Slurm, and without Slurm by the name of its
+    script, so that one file (under a name for each) serves all: hundreds of them take disk.
 
     Args:
-        header: the ``#SBATCH`` lines.
+        header: the ``#SBATCH`` lines of the first of them.
         submission: the recipe to run.
-        run: number of the job in the chain, counted from 1.
         python: the interpreter that has evenkeel's dependencies; its folder is put first on PATH.
     """
-    files = job_files(submission, run)
+    first = submission.first_run
+    files, name = job_files(submission, first), job_name(submission, first)
     values = {
         "tree": submission.tree,
         "driver": submission.driver_path,
         "run_dir": submission.run_dir,
         "stop_request": RunPaths(submission.run_dir).stop_request,
-        "journal": files.journal,
-        "claim": files.claim,
-        "job_name": job_name(submission, run),
+        "folder": files.folder,
+        "chain": name.removesuffix(f":{first}"),
+        "first_run": first,
         "stop_at_limit": STOP_AT_LIMIT,
         "run_json": RunPaths(submission.run_dir).run_json,
-        "is_first": "yes" if run == submission.first_run else "",
         "max_restarts": MAX_RESTARTS,
         "exit_no_tree": EXIT_NO_TREE,
         "exit_too_many_restarts": EXIT_TOO_MANY_RESTARTS,
@@ -183,7 +191,7 @@ def render(header: Sequence[str], submission: Submission, run: int, python: Path
             "#!/bin/bash",
             *header,
             "",
-            f"# Job {run} of {_comment(submission.name)}, launch {_comment(submission.launch_id)}.",
+            f"# The jobs of {_comment(submission.name)}, launch {_comment(submission.launch_id)}.",
             "# Written by evenkeel; submit it with sbatch, or run it with bash where it lies.",
             *settings,
             f"driver_arguments=({arguments})",
