@@ -8,13 +8,13 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evenkeel.errors import EXIT_FINDING, EXIT_OK, EvenkeelError, InputError
 
 if TYPE_CHECKING:
     from evenkeel.launch.launch_record import LaunchRecord
-    from evenkeel.launch.watch import Watcher
+    from evenkeel.launch.watch import Watcher, WatchPolicy
 
 EPILOG = """\
 examples:
@@ -114,7 +114,7 @@ def watch(record: LaunchRecord, args: argparse.Namespace) -> int:
 
     cluster, view = Cluster(), view_of(sys.stdout, quiet=args.json)
     local = record.options.executor is ExecutorKind.LOCAL
-    policy = _policy(args)
+    policy = policy_of(args)
     watcher = Watcher(
         record.submissions(),
         cluster,
@@ -159,7 +159,12 @@ def _bands(record: LaunchRecord) -> dict[str, dict[int, float]]:
     return found
 
 
-def _policy(args: argparse.Namespace) -> Any:
+def policy_of(args: argparse.Namespace) -> WatchPolicy:
+    """What the options say of patience, retries and lost runs.
+
+    Raises:
+        InputError: a value that none of them takes.
+    """
     from evenkeel.launch.chain_outcome import RetryPolicy
     from evenkeel.launch.outcome import INFRASTRUCTURE, Outcome
     from evenkeel.launch.run_progress import RECENT_STEPS, DoomPolicy
@@ -169,10 +174,12 @@ def _policy(args: argparse.Namespace) -> Any:
         raise InputError(f"--steps-above {args.steps_above}: not from 0 to {RECENT_STEPS}")
     names = {kind.value.replace(" ", "-"): kind for kind in INFRASTRUCTURE}
     kinds: set[Outcome] = set()
+    known = ", ".join(sorted(names))
     for word in args.retry_on or names:
         if word not in names:
             raise InputError(
-                f"--retry-on {word}: not a failure of the cluster", fix=f"one of {sorted(names)}"
+                f"--retry-on {word}: not a failure of the cluster",
+                fix=f"one of {known}",
             )
         kinds.add(names[word])
     return WatchPolicy(
