@@ -181,6 +181,15 @@ class TrainingLoop:
         self._saved_step = step
 
     def _check_recipe(self, latest: Checkpoint) -> None:
+        wrote, backend = latest.manifest.get("backend"), self.recipe.policy.backend.value
+        if wrote != backend:
+            raise MachineError(
+                f"the checkpoint of step {latest.step} is the {wrote} backend's, and "
+                f"policy.backend is {backend}",
+                path=latest.folder,
+                fix=f"set policy.backend={wrote} to continue, or remove the folder of checkpoints "
+                "to begin anew",
+            )
         if latest.manifest.get("fingerprint") != self.fingerprint:
             raise MachineError(
                 f"the checkpoint of step {latest.step} was written by another recipe: something "
