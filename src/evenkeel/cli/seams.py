@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from evenkeel.errors import EXIT_FINDING, EXIT_OK, InputError
+from evenkeel.errors import EXIT_FINDING, EXIT_OK
 
 EPILOG = """\
 examples:
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     segments = _segments(args.runs)
     found = seams.find_seams(segments, args.tolerance)
     if args.json:
-        print(json.dumps([vars(one) for one in found]))
+        print(json.dumps([one.to_json() for one in found]))
     elif found:
         print_lines(
             (Verdict.REGRESSED, f"{one.metric}: {one.kind} at step {one.step}: {one.message}")
@@ -52,12 +52,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _segments(places: list[Path]) -> list[dict[str, dict[int, float]]]:
     """Metric → step → value of each start, in order."""
-    from evenkeel.metrics import collection, event_file, series
+    from evenkeel.metrics import collection, series
 
     if len(places) > 1 or places[0].is_file():
         return [series.load(path) for path in places]
     log_dir = places[0] / "logs" if (places[0] / "logs").is_dir() else places[0]
-    files = collection.find_event_files(log_dir)
-    if not files:
-        raise InputError("no event file here", path=log_dir, fix="name a run's directory")
-    return [event_file.read(path).metrics for path in files]
+    return collection.read_starts(log_dir)

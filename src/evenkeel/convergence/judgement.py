@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from evenkeel import atomic_file, run_record
-from evenkeel.convergence.verdict import Judgement, RunState, judge, with_comparison
+from evenkeel.convergence.verdict import Judgement, RunState, judge, with_comparison, with_seams
 from evenkeel.crash_log import find_crash
 from evenkeel.errors import InputError
-from evenkeel.metrics import series
+from evenkeel.metrics import collection, series
 from evenkeel.metrics.evaluation import CheckResult, evaluate_text
 from evenkeel.run_paths import Repository, RunPaths
 
@@ -51,9 +51,22 @@ def judge_run(
     )
     judged = judge(state, metrics, [evaluate_text(check, metrics) for check in checks])
     repository = repository or _around(paths)
-    if repository is None or not metrics:
+    if repository is not None and metrics:
+        judged = _compared(judged, paths, repository)
+    return _with_seams(judged, paths)
+
+
+def _with_seams(judged: Judgement, paths: RunPaths) -> Judgement:
+    """With what shows at the boundaries between starts, where there were several."""
+    try:
+        starts = collection.read_starts(paths.log_dir)
+    except InputError:
+        return judged  # a run without event files: there is only its metrics.json to judge by
+    if len(starts) < 2:
         return judged
-    return _compared(judged, paths, repository)
+    from evenkeel.convergence import seams
+
+    return with_seams(judged, seams.find_seams(starts))
 
 
 def _around(paths: RunPaths) -> Repository | None:
@@ -85,13 +98,17 @@ def judge_metrics(path: Path, checks: Sequence[str], max_steps: int | None) -> J
 
 
 def last_training_step(metrics: Mapping[str, Mapping[int, float]]) -> int:
-    """The last step that was trained: of ``train/loss``, else of any ``train/`` metric; else 0."""
-    loss = metrics.get("train/loss")
-    if loss:
-        return max(loss)
-    return max(
-        (max(s) for name, s in metrics.items() if s and name.startswith("train/")), default=0
-    )
+    """The last step that was trained.
+
+    Of ``train/loss``; else of any ``train/`` metric; else, in files that name their metrics in
+    another way, of any metric at all. 0 where there is none.
+    """
+    ours = {name: steps for name, steps in metrics.items() if name.startswith("train/")}
+    for found in ([metrics.get("train/loss", {})], ours.values(), metrics.values()):
+        last = max((max(steps) for steps in found if steps), default=None)
+        if last is not None:
+            return last
+    return 0
 
 
 def write(judgement: Judgement, paths: RunPaths) -> None:
@@ -113,6 +130,7 @@ def as_json(judgement: Judgement) -> dict[str, Any]:
         "exit_status": state.exit_status,
         "checks": [_strict(check) for check in judgement.checks],
         "comparison": judgement.comparison.to_json() if judgement.comparison else None,
+        "seams": [seam.to_json() for seam in judgement.seams],
     }
 
 

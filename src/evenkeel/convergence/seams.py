@@ -7,16 +7,19 @@ tells how much neighbouring stretches differ where nothing happened.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 
-from evenkeel.convergence.metric_kinds import Family, kind_of
+from evenkeel.convergence.metric_kinds import Direction, Family, kind_of
 from evenkeel.convergence.statistics import Array
 
 TOLERANCE = 1e-3
-"""Relative difference of a repeated step that rounding on a GPU may cause."""
+"""Relative difference of the first repeated step that rounding on a GPU may cause."""
+GROWTH = 1.2
+"""Factor by which differences of rounding may grow from one repeated step to the next."""
 LIMIT = 6.0
 """Robust standard deviations from which a change at a boundary is a jump."""
 
@@ -34,12 +37,26 @@ class SeamKind(StrEnum):
 
 @dataclass(frozen=True)
 class Seam:
-    """One fault at one boundary of a metric."""
+    """One fault at one boundary of a metric.
+
+    Args:
+        metric: where it shows.
+        kind: what is wrong.
+        step: where.
+        message: in words.
+        decides: whether no run with it can pass. A diagnostic, such as a gradient norm, does not
+            decide.
+    """
 
     metric: str
     kind: SeamKind
     step: int
     message: str
+    decides: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """An element of ``evenkeel seams --json`` and of ``seams`` in verdict.json."""
+        return {**vars(self), "kind": self.kind.value}
 
 
 def find_seams(
@@ -49,21 +66,26 @@ def find_seams(
 
     Args:
         segments: metric → step → value of each start, in order.
-        tolerance: relative difference of repeated steps that is no conflict.
+        tolerance: relative difference of the first repeated step that is no conflict.
     """
     found: list[Seam] = []
     names = {name for segment in segments for name in segment}
     for name in sorted(names):
-        if kind_of(name).family is not Family.CONVERGENCE:
+        kind = kind_of(name)
+        if kind.family is not Family.CONVERGENCE:
             continue
         parts = [segment[name] for segment in segments if segment.get(name)]
         if len(parts) > 1:
-            found += _of_metric(name, parts, tolerance)
+            decides = kind.weight > 1 or kind.direction is Direction.EXACT
+            seams = _of_metric(name, parts, tolerance, kind.direction)
+            found += [replace(one, decides=decides) for one in seams]
     return sorted(found, key=lambda seam: (seam.step, seam.metric))
 
 
-def _of_metric(name: str, parts: Sequence[Mapping[int, float]], tolerance: float) -> list[Seam]:
-    found = []
+def _of_metric(
+    name: str, parts: Sequence[Mapping[int, float]], tolerance: float, direction: Direction
+) -> list[Seam]:
+    found: list[Seam] = []
     merged: dict[int, float] = dict(parts[0])
     boundaries = []
     for part in parts[1:]:
@@ -77,8 +99,9 @@ def _of_metric(name: str, parts: Sequence[Mapping[int, float]], tolerance: float
             found.append(conflict)
         boundaries.append(first)
         merged.update(part)
-    curve = dict(sorted(merged.items()))
-    return found + find_jumps(name, curve, boundaries)
+    if direction is Direction.EXACT:
+        return found  # a schedule has corners, and no noise to hold them against
+    return found + find_jumps(name, dict(sorted(merged.items())), boundaries)
 
 
 def _period(series: Mapping[int, float]) -> int | None:
@@ -89,12 +112,13 @@ def _period(series: Mapping[int, float]) -> int | None:
 def _conflict(
     name: str, before: Mapping[int, float], after: Mapping[int, float], tolerance: float
 ) -> Seam | None:
-    """Steps that were trained again and came out differently."""
+    """Steps that were trained again and came out more different than rounding can have grown."""
     shared = sorted(before.keys() & after.keys())
     off = [
         step
-        for step in shared
-        if not abs(after[step] - before[step]) <= tolerance * max(abs(before[step]), 1e-12)
+        for number, step in enumerate(shared)
+        if not abs(after[step] - before[step])
+        <= tolerance * GROWTH**number * max(abs(before[step]), 1e-12)
         and not (after[step] != after[step] and before[step] != before[step])
     ]
     if not off:

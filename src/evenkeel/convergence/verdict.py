@@ -18,6 +18,7 @@ from evenkeel.run_record import TrainerExit
 
 if TYPE_CHECKING:
     from evenkeel.convergence.results import Comparison
+    from evenkeel.convergence.seams import Seam
 
 
 class Verdict(StrEnum):
@@ -70,6 +71,8 @@ class Judgement:
     checks: tuple[CheckResult, ...] = ()
     comparison: Comparison | None = None
     """With the baseline, where there is one that may judge the run."""
+    seams: tuple[Seam, ...] = ()
+    """Where a continued run shows that it was continued."""
 
 
 def first_non_finite_loss(
@@ -124,6 +127,21 @@ def with_comparison(judgement: Judgement, comparison: Comparison) -> Judgement:
     if judgement.checks:
         message = f"{message}; {judgement.message}"
     return replace(judgement, verdict=comparison.verdict, message=message, comparison=comparison)
+
+
+_MAY_HAVE_NO_SEAM = (*_OPEN, Verdict.IMPROVED, Verdict.INCONCLUSIVE)
+
+
+def with_seams(judgement: Judgement, seams: Sequence[Seam]) -> Judgement:
+    """A continued run that shows where it was continued is not healthy, however it ended."""
+    judgement = replace(judgement, seams=tuple(seams))
+    deciding = [seam for seam in seams if seam.decides]
+    if not deciding or judgement.verdict not in _MAY_HAVE_NO_SEAM:
+        return judgement
+    first = deciding[0]
+    others = f" (and {len(deciding) - 1} more)" if len(deciding) > 1 else ""
+    message = f"{first.metric}: {first.kind} at step {first.step}: {first.message}{others}"
+    return replace(judgement, verdict=Verdict.REGRESSED, message=f"{message}; {judgement.message}")
 
 
 def _verdict(

@@ -83,6 +83,15 @@ def find_event_files(log_dir: Path) -> list[Path]:
     return sorted(found, key=event_file.start_of)
 
 
+def read_starts(log_dir: Path) -> list[Metrics]:
+    """The metrics of each start of the trainer, in order.
+
+    Raises:
+        InputError: there is no event file, or one cannot be read.
+    """
+    return [event_file.read(path).metrics for path in find_event_files(log_dir)]
+
+
 def collect(
     log_dir: Path,
     on_conflict: OnConflict = OnConflict.LATER,

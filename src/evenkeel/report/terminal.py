@@ -85,6 +85,11 @@ def _render(console: Console, judgement: Judgement, name: str) -> None:
         from evenkeel.report.comparison_text import render_evidence
 
         render_evidence(console, judgement.comparison)
+    for seam in judgement.seams:
+        console.print(
+            f"  {'seam' if seam.decides else 'note: seam'}: {escape(seam.metric)} {seam.kind} at"
+            f" step {seam.step}: {escape(seam.message)}"
+        )
     verdict = judgement.verdict
     console.print(
         f"[{verdict_style(verdict)}]{verdict.value}[/] {escape(name)}: {escape(judgement.message)}"

@@ -6,6 +6,9 @@ import json
 import math
 from pathlib import Path
 
+import pytest
+from event_bytes import scalar, write
+
 from evenkeel import run_record
 from evenkeel.convergence import judgement
 from evenkeel.convergence.verdict import Verdict
@@ -116,3 +119,71 @@ def test_a_judgement_that_cannot_be_read_is_none(tmp_path: Path) -> None:
     assert judgement.read(paths) is None
     paths.verdict.write_text('{"verdict": "PA')
     assert judgement.read(paths) is None
+
+
+@pytest.mark.parametrize(
+    ("metrics", "last"),
+    [
+        ({}, 0),
+        ({"lm loss": {10: 2.0, 20: 1.5}, "validation": {15: 1.0}}, 20),
+        ({"train/reward": {7: 0.5}, "validation/loss": {9: 1.0}}, 7),
+        ({"train/loss": {6: 0.5}, "train/reward": {7: 0.5}}, 6),
+        ({"train/loss": {}, "loss": {3: 1.0}}, 3),
+    ],
+)
+def test_the_last_step_of_files_that_name_their_metrics_in_another_way(
+    metrics: dict[str, dict[int, float]], last: int
+) -> None:
+    assert judgement.last_training_step(metrics) == last
+
+
+def test_a_foreign_file_is_held_to_the_steps_that_were_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    series.save(path, {"loss": {step: 1 / step for step in range(1, 21)}})
+    check = 'data["loss"]["20"] < 1'
+    assert judgement.judge_metrics(path, [check], 20).verdict is Verdict.PASS
+    assert judgement.judge_metrics(path, [check], 21).message == "step 20 of 21"
+
+
+def continued(paths: RunPaths, again_from: int, factor: float = 1.0) -> None:
+    """Two starts: steps 1 to 60, then ``again_from`` to 120, its losses times ``factor``."""
+    curve = {step: 2.0 + 1.0 / step + 0.01 * (step * 7919 % 13) / 13 for step in range(1, 121)}
+    first = {step: value for step, value in curve.items() if step <= 60}
+    second = {step: value * factor for step, value in curve.items() if step >= again_from}
+    for number, part in enumerate((first, second)):
+        events = [scalar("train/loss", step, value) for step, value in part.items()]
+        write(paths.log_dir / f"events.out.tfevents.{1000 + number}.host.1.{number}", events)
+    series.save(paths.metrics, {"train/loss": first | second})
+
+
+@pytest.mark.parametrize(
+    ("again_from", "factor", "verdict", "kinds"),
+    [
+        (61, 1.0, Verdict.PASS, []),
+        (51, 1.0, Verdict.PASS, []),
+        (51, 1.05, Verdict.REGRESSED, ["conflict", "jump"]),
+        (61, 1.05, Verdict.REGRESSED, ["jump"]),
+        (71, 1.0, Verdict.REGRESSED, ["missing"]),
+    ],
+)
+def test_a_continued_run_is_checked_for_seams(
+    tmp_path: Path, again_from: int, factor: float, verdict: Verdict, kinds: list[str]
+) -> None:
+    paths = make_run(tmp_path, [1.0])
+    continued(paths, again_from, factor)
+    judged = judgement.judge_run(paths, [CHECK.replace("< 2", "< 3")], max_steps=120)
+    assert judged.verdict is verdict, judged.message
+    judgement.write(judged, paths)
+    kept = judgement.read(paths)
+    assert kept is not None
+    assert sorted(seam["kind"] for seam in kept["seams"]) == kinds
+    if kinds:
+        assert judged.message.startswith("train/loss: ")
+        assert judged.message.endswith("1 check passed")
+
+
+def test_a_seam_hides_no_worse_verdict(tmp_path: Path) -> None:
+    paths = make_run(tmp_path, [1.0])
+    continued(paths, 71)
+    judged = judgement.judge_run(paths, [CHECK], max_steps=200)
+    assert (judged.verdict, len(judged.seams)) == (Verdict.INCOMPLETE, 1)

@@ -61,3 +61,21 @@ def test_healthy_boundaries_raise_few_alarms() -> None:
         ]
         found += len(find_seams(halves))
     assert found == 0
+
+
+def test_differences_of_repeated_steps_may_grow_as_rounding_does() -> None:
+    again = part(91, 200)
+    for number, step in enumerate(range(91, 105)):
+        again["train/loss"][step] *= 1 + 5e-4 * 1.15**number
+    assert kinds(part(1, 104), again) == []
+    again["train/loss"][91] *= 1.002  # the first one has no rounding to inherit
+    assert kinds(part(1, 104), again) == [(SeamKind.CONFLICT, 91)]
+
+
+def test_a_schedule_has_corners_and_a_diagnostic_does_not_decide() -> None:
+    rates = [{"train/lr": {s: min(s, 100) / 1e5 for s in steps}}
+             for steps in (range(1, 101), range(101, 201))]  # fmt: skip
+    assert find_seams(rates) == []
+    again = {"train/grad_norm": dict.fromkeys(range(101, 201), 9.0)}
+    found = find_seams([{"train/grad_norm": dict.fromkeys(range(1, 105), 1.0)}, again])
+    assert found and not any(one.decides for one in found)
