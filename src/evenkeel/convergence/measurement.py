@@ -120,15 +120,17 @@ def measure(
     raw_fine = summaries.blocks(values, summaries.FINE)
     units = _units(raw_fine, num_baseline, kinds)
     block_size = values.shape[2] // raw_fine.shape[2]
-    fine = summaries.steadied(units.relative(raw_fine), block_size)
-    coarse = summaries.blocks(units.relative(raw_fine), summaries.COARSE)
+    relative = units.relative(raw_fine)
+    fine = summaries.steadied(relative, block_size)
+    coarse = summaries.blocks(relative, summaries.COARSE)
     old = values[:, :num_baseline]
     quantum = np.maximum(_quantum(old), _rounding(old)) / np.where(
         units.log, np.abs(_level(raw_fine)), units.scale
     )
     floor = np.hypot([kind.numeric_floor for kind in kinds], quantum / np.sqrt(12.0))
     if values.shape[2] >= _LEAST_STEPS_FOR_NOISE:
-        priors = _narrowed(priors, summaries.step_noise(units.relative(values), num_baseline))
+        pair = values[:, summaries.noise_pair(values.shape[1], num_baseline)]
+        priors = _narrowed(priors, summaries.step_noise(units.relative(pair)))
     context = _Context(num_baseline, factor, units, floor, tuple(priors))
     items = [_final(coarse, context, _tie_floor(values, context))]
     if coarse.shape[-1] > 1:

@@ -20,7 +20,7 @@ def minimum_detectable(limit: Array, factor: Array, spread: Spread) -> Array:
     A shift by the limit is found in half of the runs; the rest is the noise of a new run, at the
     posterior mean of sigma.
     """
-    sigma, weights = spread.nodes()
+    sigma, weights = spread.nodes
     return np.asarray(limit + _QUANTILE * (weights * sigma).sum(axis=1) * factor)
 
 

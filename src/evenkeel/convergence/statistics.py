@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,7 @@ class Spread:
         return Spread(self.variance[part], self.df[part], self.floor[part],
                       self.log_center[part], self.log_spread[part])  # fmt: skip
 
+    @cached_property
     def nodes(self) -> tuple[Array, Array]:
         """(sigma, weight) of the posterior, each of shape (items, NUM_NODES)."""
         floor = np.maximum(self.floor, 1e-12)
@@ -157,6 +159,13 @@ def tail(z: Any) -> Array:
     return np.asarray(upper)
 
 
+def density(z: Any) -> Array:
+    """Of the noise whose tail ``tail`` gives."""
+    t = np.asarray(z, dtype=np.float64) / UNIT
+    return np.asarray(_PEAK / UNIT * (1.0 + t * t / NOISE_DF) ** (-(NOISE_DF + 1) / 2))
+
+
+_PEAK = 1.0 / (math.sqrt(NOISE_DF) * float(special.beta(0.5, NOISE_DF / 2)))
 _FAR_FROM = 300.0
 # 1, 1/2, (1 * 3)/(2 * 4), …: one per even power of the cosine below NOISE_DF
 _SERIES = [math.prod((2 * j - 1) / (2 * j) for j in range(1, k + 1)) for k in range(NOISE_DF // 2)]
@@ -172,23 +181,40 @@ def exceedance(difference: Array, factor: Array, spread: Spread) -> Array:
         factor: sqrt(1/K + 1/n): K baseline runs, n new ones.
         spread: what is known of sigma.
     """
-    sigma, weights = spread.nodes()
+    sigma, weights = spread.nodes
     return np.asarray((weights * tail((difference / factor)[:, None] / sigma)).sum(axis=1))
 
 
 def critical_difference(alpha: Array, factor: Array, spread: Spread) -> Array:
     """The difference that a healthy run exceeds with probability ``alpha``, shape (items,).
 
-    By bisection on the log scale, to three digits.
+    By Newton's method on ln p over ln d, to ``_PRECISION``. It starts where the leading term of
+    the tail, which is never below the tail, has probability ``alpha``: to the right of the answer,
+    from where it comes back step by step. The answer stays bracketed, so that a step that leads
+    out of the bracket, where the mixture bends the other way, halves it instead.
     """
-    sigma, weights = spread.nodes()
-    mean_sigma = (weights * sigma).sum(axis=1)
-    low = np.log(mean_sigma * factor * 0.05)
-    high = np.log(mean_sigma * factor * 0.05) + 14.0
-    for _ in range(12):
-        middle = 0.5 * (low + high)
-        p = (weights * tail((np.exp(middle) / factor)[:, None] / sigma)).sum(axis=1)
-        above = p > alpha
-        low = np.where(above, middle, low)
-        high = np.where(above, high, middle)
-    return np.asarray(np.exp(0.5 * (low + high)))
+    sigma, weights = spread.nodes
+    unit = sigma * factor[:, None]
+    power = (weights * (unit / UNIT) ** NOISE_DF).sum(axis=1)
+    high = np.log(_FAR * power / alpha) / NOISE_DF + 1e-9
+    low = high - 20.0
+    middle = high
+    goal = np.log(alpha)
+    for _ in range(_MAX_STEPS):
+        z = np.exp(middle)[:, None] / unit
+        p = (weights * tail(z)).sum(axis=1)
+        slope = -(weights * density(z) * z).sum(axis=1) / p
+        low = np.where(p > alpha, middle, low)
+        high = np.where(p > alpha, high, middle)
+        step = (goal - np.log(p)) / slope
+        newton = middle + step
+        inside = (newton >= low) & (newton <= high)
+        middle = np.where(inside, newton, 0.5 * (low + high))
+        if (np.abs(step) < _PRECISION).all():
+            break
+    return np.asarray(np.exp(middle))
+
+
+_PRECISION = 1e-7
+"""Of a limit, relative."""
+_MAX_STEPS = 60

@@ -125,16 +125,25 @@ def independent_share(residuals: Array, df: int) -> Array:
     return np.asarray((1 + 0.5 * (ratio - 1)) / num_blocks)
 
 
-def step_noise(values: Array, num_baseline: int) -> Array:
+def noise_pair(num_runs: int, num_baseline: int) -> list[int]:
+    """The two runs that tell the noise of single steps: of the baseline, else one new."""
+    if num_runs < 2:
+        return [0]
+    return [0, 1 if num_baseline > 1 else num_baseline]
+
+
+def step_noise(values: Array) -> Array:
     """Standard deviation of single steps between runs, without what changes slowly, (metrics,).
 
-    From the differences of neighbouring steps of the difference of two runs: of the first two
-    baseline runs, else of the baseline run and the new one. Robust (median absolute deviation).
+    From the differences of neighbouring steps of the difference of two runs. Robust (median
+    absolute deviation).
+
+    Args:
+        values: of ``noise_pair``, (metrics, 2, steps); infinite noise where there is one run.
     """
     if values.shape[1] < 2:
         return np.full(len(values), np.inf)
-    other = 1 if num_baseline > 1 else num_baseline
-    steps = np.diff(values[:, other] - values[:, 0], axis=1)
+    steps = np.diff(values[:, 1] - values[:, 0], axis=1)
     steps = steps - np.median(steps, axis=1, keepdims=True)
     # a difference of two runs and of two steps has four times the variance of one
     return np.asarray(1.4826 * np.median(np.abs(steps), axis=1) / 2.0)
