@@ -29,6 +29,10 @@ class RunPaths:
         """The recipe's name."""
         return self.root.name
 
+    def confirming(self, number: int) -> RunPaths:
+        """A confirming run of the same code with another seed; ``number`` counts from 1."""
+        return RunPaths(self.root.with_name(f"{self.root.name}.confirm{number}"))
+
     @property
     def ckpt_dir(self) -> Path:
         """Checkpoints, one folder per saved step; removed after a passed run."""

@@ -71,11 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     profiles.add_argument("--batch", metavar="PROFILE", help="a profile of env.toml, and return")
     where.add_argument("--watch", action="store_true", help="follow the jobs to their verdicts")
     where.add_argument(
-        "--watch-arg",
-        action="append",
-        default=[],
-        metavar="ARGUMENT",
-        help="of evenkeel watch, such as --watch-arg=--retries=0; repeat for more",
+        "--confirm-budget",
+        type=float,
+        metavar="HOURS",
+        help="with --watch: GPU-hours for confirming runs of results in doubt (default: declared"
+        " by the suite, else a tenth of the launch's; 0: none)",
     )
     _add_job_arguments(parser.add_argument_group("the jobs"))
 
@@ -101,21 +101,10 @@ def _add_job_arguments(group: argparse._ArgumentGroup) -> None:
 def run(args: argparse.Namespace) -> int:
     """Estimate, prepare or launch; the exit status of the CLI."""
     flags = _flags(args)
-    _check_watch(args.watch_arg)
     words, max_minutes = _drivers(args)
     if dry_run_of(flags, os.environ) is DryRun.ESTIMATE:
         return print_estimate(words, as_json=args.json)
     return _launch(args, flags, words, max_minutes)
-
-
-def _check_watch(words: Sequence[str]) -> None:
-    """A mistake in them must not be found out when all is submitted."""
-    if words:
-        from evenkeel.cli import watch
-
-        parser = argparse.ArgumentParser(prog="evenkeel watch")
-        watch.add_arguments(parser)
-        watch.policy_of(parser.parse_args(words))
 
 
 def _launch(
@@ -158,7 +147,8 @@ def _launch(
         if request.watch:
             # a process of its own: this one has loaded nemo_run, and a night is long
             argv = [sys.executable, "-m", "evenkeel.cli.main", "watch", str(record.folder)]
-            argv += args.watch_arg
+            if args.confirm_budget is not None:
+                argv += ["--confirm-budget", str(args.confirm_budget)]
             import subprocess  # an estimate does without it
 
             return max(status, subprocess.call(argv))

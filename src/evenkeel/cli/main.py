@@ -31,6 +31,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "check": ("check", "judge a metrics.json by checks"),
     "baseline": ("baseline", "record, show and accept the runs that new ones are compared with"),
     "compare": ("compare", "judge a run by the runs of its baseline"),
+    "confirm": ("confirm", "train a run in doubt again, and judge both together"),
     "equivalence": ("equivalence", "hold runs of other layouts and backends against each other"),
     "seams": ("seams", "find where a continued run shows that it was continued"),
     "mutate": ("mutate", "plant bugs into the trainers, and count who finds them"),

@@ -8,13 +8,14 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evenkeel.errors import EXIT_FINDING, EXIT_OK, EvenkeelError, InputError
 
 if TYPE_CHECKING:
+    from evenkeel.cli.second_look import SecondLook
     from evenkeel.launch.launch_record import LaunchRecord
-    from evenkeel.launch.watch import Watcher, WatchPolicy
+    from evenkeel.launch.watch import Watcher
 
 EPILOG = """\
 examples:
@@ -24,7 +25,7 @@ examples:
 
 Ctrl-C ends the watching, not the jobs; call it again to go on. A run whose loss is not finite,
 or far above its baseline's, or that logs no step for --hang-minutes, is ended; a job that the
-cluster failed is tried again. --look-on does neither.
+cluster failed is tried again; a result in doubt gets a confirming run. --look-on does nothing.
 
 exit status: 0 every recipe PASS or IMPROVED; 1 not so, or (--once) not yet
 """
@@ -64,6 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="end a run whose loss is above its baseline's band for N steps in a row; "
         "default: 20; 0: never",
+    )
+    parser.add_argument(
+        "--confirm-budget",
+        type=float,
+        metavar="HOURS",
+        help="GPU-hours for confirming runs of results in doubt; default: as the suite declares, "
+        "else a tenth of the launch's and at least two runs of its dearest recipe; 0: none",
     )
     parser.add_argument("--grace-s", type=float, default=120.0, help=argparse.SUPPRESS)
     parser.add_argument("--forgotten-s", type=float, default=60.0, help=argparse.SUPPRESS)
@@ -105,6 +113,9 @@ def find_launch(launch: str | None, root: Path | None, snapshot_dir: str | None)
 
 def watch(record: LaunchRecord, args: argparse.Namespace) -> int:
     """Follow one launch; prints as it goes and the verdicts at the end."""
+    from functools import partial
+
+    from evenkeel.cli.second_look import SecondLook, budget_of
     from evenkeel.launch.cluster import Cluster
     from evenkeel.launch.intervention import Intervention
     from evenkeel.launch.launcher import is_being_submitted
@@ -114,25 +125,28 @@ def watch(record: LaunchRecord, args: argparse.Namespace) -> int:
 
     cluster, view = Cluster(), view_of(sys.stdout, quiet=args.json)
     local = record.options.executor is ExecutorKind.LOCAL
-    policy = policy_of(args)
-    watcher = Watcher(
-        record.submissions(),
-        cluster,
-        policy,
-        act=None
-        if args.look_on or args.once or local
-        else Intervention(cluster, policy.grace_s, view.note),
-        upper=_bands(record),
-        being_submitted=lambda: is_being_submitted(record.folder),
-    )
+    looks_on = args.look_on or args.once
+    policy, budget = _policy(args), budget_of(record, args.confirm_budget)
+
+    def being_submitted() -> bool:
+        return is_being_submitted(record.folder)
+
+    act = None if looks_on or local else Intervention(cluster, policy.grace_s, view.note)
+    watching = partial(Watcher, cluster=cluster, policy=policy, act=act)
+    watcher = watching(record.submissions(), upper=_bands(record), being_submitted=being_submitted)
+    second = SecondLook(record, watching([]), budget, view.note)
+    second.find_begun(watcher)
     with view:
         while True:
-            rows = watcher.poll()
-            view.show(rows, watcher.trouble)
-            if watcher.is_done or args.once:
+            rows = [*watcher.poll(), *second.confirming.poll()]
+            # a local launch trains by itself until its launcher is done
+            waits = local and being_submitted()
+            goes_on = not looks_on and (waits or second.follow(watcher))
+            view.show(rows, watcher.trouble or second.confirming.trouble)
+            if args.once or (watcher.is_done and not goes_on):
                 break
             time.sleep(args.poll_s)
-    return _conclude(record, watcher, args)
+    return _conclude(record, watcher, second, args)
 
 
 def _bands(record: LaunchRecord) -> dict[str, dict[int, float]]:
@@ -159,12 +173,7 @@ def _bands(record: LaunchRecord) -> dict[str, dict[int, float]]:
     return found
 
 
-def policy_of(args: argparse.Namespace) -> WatchPolicy:
-    """What the options say of patience, retries and lost runs.
-
-    Raises:
-        InputError: a value that none of them takes.
-    """
+def _policy(args: argparse.Namespace) -> Any:
     from evenkeel.launch.chain_outcome import RetryPolicy
     from evenkeel.launch.outcome import INFRASTRUCTURE, Outcome
     from evenkeel.launch.run_progress import RECENT_STEPS, DoomPolicy
@@ -174,12 +183,10 @@ def policy_of(args: argparse.Namespace) -> WatchPolicy:
         raise InputError(f"--steps-above {args.steps_above}: not from 0 to {RECENT_STEPS}")
     names = {kind.value.replace(" ", "-"): kind for kind in INFRASTRUCTURE}
     kinds: set[Outcome] = set()
-    known = ", ".join(sorted(names))
     for word in args.retry_on or names:
         if word not in names:
             raise InputError(
-                f"--retry-on {word}: not a failure of the cluster",
-                fix=f"one of {known}",
+                f"--retry-on {word}: not a failure of the cluster", fix=f"one of {sorted(names)}"
             )
         kinds.add(names[word])
     return WatchPolicy(
@@ -191,21 +198,25 @@ def policy_of(args: argparse.Namespace) -> WatchPolicy:
     )
 
 
-def _conclude(record: LaunchRecord, watcher: Watcher, args: argparse.Namespace) -> int:
+def _conclude(
+    record: LaunchRecord, watcher: Watcher, second: SecondLook, args: argparse.Namespace
+) -> int:
     from evenkeel.convergence.verdict import Verdict
     from evenkeel.report.equivalence_result import finding_lines, findings_of
     from evenkeel.report.watch_result import result_of, write_result
-    from evenkeel.report.watch_view import verdict_lines
+    from evenkeel.report.watch_view import second_look_lines, verdict_lines
 
     result = result_of(record, watcher)
-    result["equivalence"] = []
+    result |= {"equivalence": [], "second_look": second.to_json()}
+    result["gpu_hours"] = round(result["gpu_hours"] + second.gpu_hours, 4)
     if watcher.is_done:
         result["equivalence"] = [one.to_json() for one in findings_of(record)]
         write_result(record, result)
     if args.json:
         print(json.dumps(result, indent=2))
     elif watcher.is_done:
-        print("\n".join([*finding_lines(result["equivalence"]), *verdict_lines(result)]))
+        found = [*finding_lines(result["equivalence"]), *second_look_lines(result["second_look"])]
+        print("\n".join([*found, *verdict_lines(result)]))
     verdicts = [one["verdict"] for one in (*result["recipes"], *result["equivalence"])]
     good = all(verdict is not None and Verdict(verdict).exit_code == 0 for verdict in verdicts)
     return EXIT_OK if good else EXIT_FINDING

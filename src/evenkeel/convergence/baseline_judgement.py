@@ -11,11 +11,12 @@ from evenkeel.convergence import baseline_files, baseline_match, matched, pool
 from evenkeel.convergence.baseline import Acceptance, Baseline
 from evenkeel.convergence.baseline_match import Level
 from evenkeel.convergence.comparison import Options, compare
-from evenkeel.convergence.error_budget import MAX_LOOKS, Budget
+from evenkeel.convergence.error_budget import Budget
 from evenkeel.convergence.exactness import first_bit_difference
 from evenkeel.convergence.metric_kinds import Direction, Family, kind_of
 from evenkeel.convergence.results import Comparison
 from evenkeel.convergence.run_evidence import RunEvidence, read_evidence
+from evenkeel.convergence.second_look import confirming_runs
 from evenkeel.convergence.statistics import Prior
 from evenkeel.convergence.verdict import Verdict
 from evenkeel.errors import InputError, did_you_mean
@@ -79,9 +80,8 @@ def compare_run(
 ) -> Comparison | None:
     """Compare a run with the baseline of its recipe and platform.
 
-    Confirming runs are found beside it: ``<run>.confirm1`` and ``.confirm2``. The night's budget
-    is shared by all recipes of the repository that have a baseline, and their baselines tell how
-    much runs usually vary.
+    Confirming runs are found beside it. The night's budget is shared by all recipes of the
+    repository that have a baseline, and their baselines tell how much runs usually vary.
 
     Returns:
         None where all of the recipe's baselines are retired.
@@ -93,7 +93,8 @@ def compare_run(
     current = [one for one in loaded if one.retired is None]
     if not current:
         return None
-    evidence = [read_evidence(paths.root), *_confirming(paths)]
+    first = read_evidence(paths.root)
+    evidence = [first, *confirming_runs(paths, first)]
     order = list(Level)
     matches = [(baseline_match.match(one, evidence[0]), one) for one in current]
     # the most alike platform judges; where none is comparable, the first says why
@@ -112,14 +113,6 @@ def compare_run(
         reason = f"it was to end at step {max_steps}, the runs of its baseline at {last}"
         return _incomparable(reason, baseline, evidence, options)
     return compare_evidence(baseline, evidence, options)
-
-
-def _confirming(paths: RunPaths) -> list[RunEvidence]:
-    places = [
-        paths.root.with_name(f"{paths.root.name}.confirm{number}") for number in range(1, MAX_LOOKS)
-    ]
-    return [read_evidence(place) for place in places
-            if RunPaths(place).metrics.exists()]  # fmt: skip
 
 
 def _incomparable(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from evenkeel import run_record
@@ -36,11 +37,7 @@ def record(driver: Path, num_runs: int, evidence: Path | None = None) -> list[Pa
     made = []
     for number, seed in enumerate(range(FIRST_SEED, FIRST_SEED + num_runs), start=1):
         paths = RunPaths(folder / f"seed{seed}" / driver.stem)
-        if _finished(paths):
-            print(f"[INFO] run {number} of {num_runs}, seed {seed}: done before", file=sys.stderr)
-        else:
-            print(f"[INFO] run {number} of {num_runs}, seed {seed}: {paths.root}", file=sys.stderr)
-            _train(driver, seed, paths)
+        train_with_seed(driver, seed, paths, f"run {number} of {num_runs}")
         made.append(paths.root)
     return made
 
@@ -50,10 +47,30 @@ def _finished(paths: RunPaths) -> bool:
     return bool(attempts) and attempts[-1]["exit_status"] == 0 and paths.verdict.exists()
 
 
-def _train(driver: Path, seed: int, paths: RunPaths) -> None:
+def train_with_seed(
+    driver: Path, seed: int, paths: RunPaths, what: str, arguments: Sequence[str] = ()
+) -> None:
+    """Run ``driver`` with another seed and another results folder, unless that is done already.
+
+    Args:
+        driver: of the recipe.
+        seed: overrides the recipe's.
+        paths: where the results go.
+        what: the run, in words, for whoever waits.
+        arguments: further ones of the driver.
+
+    Raises:
+        InputError: the driver refused its input.
+        EvenkeelError: the run did not finish; call it again to go on.
+    """
+    if _finished(paths):
+        print(f"[INFO] {what}, seed {seed}: done before", file=sys.stderr)
+        return
+    print(f"[INFO] {what}, seed {seed}: {paths.root}", file=sys.stderr)
     environment = {**os.environ, "EVENKEEL_EXP_DIR": str(paths.root)}
+    argv = ["bash", str(driver), *arguments, f"seed={seed}"]
     try:
-        done = subprocess.run(["bash", str(driver), f"seed={seed}"], env=environment, check=False)
+        done = subprocess.run(argv, env=environment, check=False)
     except OSError as error:
         raise MachineError(f"cannot start the driver: {error.strerror}", path=driver) from error
     if _finished(paths):

@@ -41,9 +41,9 @@ def _path(word: str, root: Path | None) -> str:
                 return str(folder / word)
         if "/" not in word:
             name = word.removesuffix(".sh")
-            found = [path for path in _scripts(root) if path.endswith(f"/{name}.sh")]
+            found = sorted((root / SUITES).glob(f"*/{name}.sh"))
             if len(found) == 1:
-                return str(root / found[0])
+                return str(found[0])
     return word
 
 
@@ -53,19 +53,12 @@ def all_below(root: Path) -> list[DriverWord]:
     Raises:
         InputError: there is none.
     """
-    found = _scripts(root)
+    found = sorted((root / SUITES).glob("*/*.sh"))
     if not found:
         raise InputError(
             f"no driver below {root / SUITES}", fix="pass --root DIR, or name drivers by path"
         )
-    return [DriverWord(path, str(root / path)) for path in found]
-
-
-def _scripts(root: Path) -> list[str]:
-    """Drivers in all folders of the suites, relative to the root, sorted."""
-    from evenkeel.recipes.tree_files import files_below  # drivers named by path need none of it
-
-    return sorted(files_below(root, str(SUITES), (".sh",)))
+    return [DriverWord(str(path.relative_to(root)), str(path)) for path in found]
 
 
 def of_suite(name: str, root: Path | None) -> tuple[list[DriverWord], Listing]:

@@ -65,13 +65,7 @@ class SlurmSubmitter:
         lines = request.materialize().splitlines()
         return [line for line in lines if line.startswith("#SBATCH ")]
 
-    def submit(
-        self,
-        script: Path,
-        in_flight: Path,
-        after: int | None = None,
-        options: Sequence[str] = (),
-    ) -> int:
+    def submit(self, script: Path, in_flight: Path, after: int | None = None) -> int:
         """Run ``sbatch``; the result is the job's id.
 
         Args:
@@ -79,14 +73,13 @@ class SlurmSubmitter:
             in_flight: a file that is locked (shared) for as long as ``sbatch`` lives, even if
                 this process dies: who holds it exclusively knows that no submit is under way.
             after: id of the job that must have ended before, whatever its end.
-            options: words that outweigh the script's own lines.
 
         Raises:
             MachineError: ``sbatch`` said no; nothing was submitted.
             ClusterUnreachableError: the controller gave no answer, so the outcome is unknown.
         """
         wait = [] if after is None else [f"--dependency=afterany:{after}"]
-        words = ["sbatch", "--parsable", *wait, *options, str(script)]
+        words = ["sbatch", "--parsable", *wait, str(script)]
         if shutil.which("flock"):
             words = ["flock", "--shared", str(in_flight), *words]
         said = self._run(words, script.parent).strip()

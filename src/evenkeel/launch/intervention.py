@@ -158,6 +158,15 @@ def _gpu_hours_left(submission: Submission, report: JobReport | None, jobs_behin
     return left_minutes / 60 * shape.num_nodes * shape.gpus_per_node
 
 
+def submit_apart(submission: Submission) -> list[JobRecord]:
+    """Submit what is not submitted yet of a chain, in a process of its own.
+
+    Raises:
+        MachineError: the cluster gave no answer; call it again later.
+    """
+    return _apart(_submit, submission)
+
+
 def _submit(submission: Submission) -> list[JobRecord]:
     return submit_chain(submission, SlurmSubmitter(), Cluster())
 

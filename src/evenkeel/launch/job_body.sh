@@ -1,12 +1,5 @@
 # The body of every batch script; the lines above it set the variables in lower case.
 
-case $0 in
-run-*.sh | */run-*.sh) run=${0##*/} run=${run#run-} run=${run%.sh} ;; # without Slurm
-*) run=${SLURM_JOB_NAME##*:} ;;                                         # Slurm runs a copy
-esac
-journal=$folder/run-$run.journal
-claim=$folder/run-$run.claim
-job_name=$chain:$run
 job=${SLURM_JOB_ID:-local-$$}
 restart=${SLURM_RESTART_COUNT:-0}
 
@@ -52,7 +45,7 @@ if ! cd "$tree" || ! [ -f "$driver" ]; then
     echo "evenkeel: the snapshot $tree is gone, or cannot be seen from $(hostname)"
     leave "$exit_no_tree"
 fi
-if [ "$run" != "$first_run" ] && [ "$(last_exit_status)" = "$exit_diverged" ]; then
+if [ -z "$is_first" ] && [ "$(last_exit_status)" = "$exit_diverged" ]; then
     echo "evenkeel: the job before ended with a non-finite loss; this one does not go on from there"
     leave "$exit_diverged"
 fi

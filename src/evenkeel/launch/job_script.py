@@ -92,7 +92,7 @@ def job_name(submission: Submission, run: int) -> str:
     that a job completion file cannot hold (it splits at blanks) are replaced; where that happens
     a digest keeps names apart that differ in such characters only.
     """
-    wanted = submission.name + submission.options.job_suffix
+    wanted = submission.label + submission.options.job_suffix
     safe = re.sub(r"[^A-Za-z0-9._+=@-]", "_", wanted)
     if safe != wanted:
         safe += "." + sha256(wanted.encode()).hexdigest()[:8]
@@ -145,40 +145,32 @@ def sbatch_options(submission: Submission, run: int) -> dict[str, str | bool]:
     return kept
 
 
-def own_options(submission: Submission, run: int) -> list[str]:
-    """Words of sbatch for what a job has of its own; the header they outweigh is the chain's."""
-    options = sbatch_options(submission, run)
-    return [f"--{key}={options[key]}" for key in ("job-name", "output")]
-
-
 def format_minutes(minutes: int) -> str:
     """``hours:minutes:00``, which every Slurm reads the same way."""
     return f"{minutes // 60:02d}:{minutes % 60:02d}:00"
 
 
-def render(header: Sequence[str], submission: Submission, python: Path) -> str:
-    """The script of all jobs of a chain, but for ``JobFiles.body``, which it reads.
-
-    A job knows its number by the end of its name in Slurm, and without Slurm by the name of its
-    script, so that one file (under a name for each) serves all: hundreds of them take disk.
+def render(header: Sequence[str], submission: Submission, run: int, python: Path) -> str:
+    """The whole script, but for ``JobFiles.body``, which it reads.
 
     Args:
-        header: the ``#SBATCH`` lines of the first of them.
+        header: the ``#SBATCH`` lines.
         submission: the recipe to run.
+        run: number of the job in the chain, counted from 1.
         python: the interpreter that has evenkeel's dependencies; its folder is put first on PATH.
     """
-    first = submission.first_run
-    files, name = job_files(submission, first), job_name(submission, first)
+    files = job_files(submission, run)
     values = {
         "tree": submission.tree,
         "driver": submission.driver_path,
         "run_dir": submission.run_dir,
         "stop_request": RunPaths(submission.run_dir).stop_request,
-        "folder": files.folder,
-        "chain": name.removesuffix(f":{first}"),
-        "first_run": first,
+        "journal": files.journal,
+        "claim": files.claim,
+        "job_name": job_name(submission, run),
         "stop_at_limit": STOP_AT_LIMIT,
         "run_json": RunPaths(submission.run_dir).run_json,
+        "is_first": "yes" if run == submission.first_run else "",
         "max_restarts": MAX_RESTARTS,
         "exit_no_tree": EXIT_NO_TREE,
         "exit_too_many_restarts": EXIT_TOO_MANY_RESTARTS,
@@ -191,7 +183,7 @@ def render(header: Sequence[str], submission: Submission, python: Path) -> str:
             "#!/bin/bash",
             *header,
             "",
-            f"# The jobs of {_comment(submission.name)}, launch {_comment(submission.launch_id)}.",
+            f"# Job {run} of {_comment(submission.name)}, launch {_comment(submission.launch_id)}.",
             "# Written by evenkeel; submit it with sbatch, or run it with bash where it lies.",
             *settings,
             f"driver_arguments=({arguments})",
@@ -216,6 +208,8 @@ def _exports(submission: Submission, python: Path) -> list[str]:
         variables["EVENKEEL_CONTAINER"] = options.container
         mounts = (f"{submission.tree}:{submission.tree}", *options.mounts)
         variables["EVENKEEL_MOUNTS"] = ",".join(mounts)
+    if submission.look > 1:
+        variables["EVENKEEL_EXP_DIR"] = str(submission.run_dir)
     variables |= options.variables
     for name in variables:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):

@@ -162,7 +162,7 @@ class RecipeWatch:
         left = None if pace is None else pace * max(0, shape.max_steps - progress.last_step)
         state = self.outcome.kind.value.upper() if report is None else report.state.value
         return Row(
-            recipe=self.submission.name,
+            recipe=self.submission.label,
             job_id=record.job_id if record else None,
             run=record.run if record else 0,
             runs=max(self.submission.runs, record.run if record else 0),

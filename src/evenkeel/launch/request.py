@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from evenkeel.errors import InputError
+from evenkeel.run_paths import RunPaths
 
 LAUNCH_SCHEMA_VERSION = 1
 
@@ -135,6 +136,8 @@ class Submission:
         runs: how many jobs to chain; NUM_RUNS on launch, 1 for a continuation.
         first_run: number of the first of them, counted from 1 over the life of the recipe's
             results, so that no token and no output file is used twice.
+        look: 1 for the run of the launch; 2 and 3 for runs that confirm it, whose results lie
+            beside its own.
     """
 
     launch_id: str
@@ -147,6 +150,12 @@ class Submission:
     commit: str
     runs: int
     first_run: int = 1
+    look: int = 1
+
+    @property
+    def label(self) -> str:
+        """The recipe, and for a confirming run which one."""
+        return self.name if self.look == 1 else f"{self.name}.confirm{self.look - 1}"
 
     @property
     def driver_path(self) -> Path:
@@ -156,11 +165,12 @@ class Submission:
     @property
     def run_dir(self) -> Path:
         """Where the results land: beside the driver, in a directory of its name."""
-        return self.driver_path.with_suffix("")
+        first = RunPaths(self.driver_path.with_suffix(""))
+        return first.root if self.look == 1 else first.confirming(self.look - 1).root
 
     def token(self, run: int) -> str:
         """The unique name of job number ``run``: what a forgotten submit is found again by."""
-        return f"evenkeel:{self.launch_id}:{self.name}:{run}"
+        return f"evenkeel:{self.launch_id}:{self.label}:{run}"
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; paths below the launch's own folders stay absolute."""
@@ -175,6 +185,7 @@ class Submission:
             "commit": self.commit,
             "runs": self.runs,
             "first_run": self.first_run,
+            "look": self.look,
         }
 
     @classmethod
@@ -196,6 +207,7 @@ class Submission:
                 commit=value["commit"],
                 runs=value["runs"],
                 first_run=value["first_run"],
+                look=value.get("look", 1),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"not the record of a submission: {error!r}") from error

@@ -28,9 +28,8 @@ from evenkeel.launch import executor
 from evenkeel.launch.cluster import Cluster, ClusterUnreachableError, Partition
 from evenkeel.launch.executor import SlurmSubmitter
 from evenkeel.launch.job_report import JobReport
-from evenkeel.launch.job_script import BODY, job_files, job_name, own_options, render
+from evenkeel.launch.job_script import BODY, job_files, job_name, render
 from evenkeel.launch.request import JobShape, Submission
-from evenkeel.launch.tree_store import share
 from evenkeel.run_record import TrainerExit, now
 
 JOB_SCHEMA_VERSION = 1
@@ -96,25 +95,22 @@ def read_records(submission: Submission) -> list[JobRecord]:
 
 
 def write_scripts(submission: Submission, submitter: SlurmSubmitter | None) -> list[Path]:
-    """Write the batch script of every job of the chain: one file with a name for each.
+    """Write the batch script of every job of the chain.
 
     Args:
         submission: the recipe to run.
         submitter: makes the ``#SBATCH`` lines; None for a local run, which has none.
     """
-    first = submission.first_run
-    body = job_files(submission, first).body
+    scripts = []
+    body = job_files(submission, submission.first_run).body
     if not body.exists():
         atomic_file.write_text(body, BODY.read_text(encoding="utf-8"))
-    header = submitter.header(submission, first) if submitter else []
-    script, *others = _scripts(submission)
-    atomic_file.write_text(script, render(header, submission, Path(sys.executable)))
-    for other in others:
-        new = other.with_name(f".{other.name}.{os.getpid()}")
-        new.unlink(missing_ok=True)
-        share(script, new)
-        new.replace(other)
-    return [script, *others]
+    for run in range(submission.first_run, submission.first_run + submission.runs):
+        header = submitter.header(submission, run) if submitter else []
+        script = job_files(submission, run).script
+        atomic_file.write_text(script, render(header, submission, run, Path(sys.executable)))
+        scripts.append(script)
+    return scripts
 
 
 def submit_chain(
@@ -226,7 +222,6 @@ def _submit_once(
     patience_s: float,
 ) -> JobRecord:
     files, name = job_files(submission, run), job_name(submission, run)
-    options = own_options(submission, run)
     earlier = () if record is None else record.earlier_ids
     if record is not None and record.job_id is not None:
         earlier = (*earlier, record.job_id)
@@ -236,12 +231,12 @@ def _submit_once(
     intent = JobRecord(run, name, SubmitState.INTENDED, after=after, earlier_ids=earlier)
     _write_record(submission, intent)
     try:
-        job_id = submitter.submit(files.script, _in_flight(submission), after, options)
+        job_id = submitter.submit(files.script, _in_flight(submission), after)
     except ClusterUnreachableError:
         if found := _find(submission, name, cluster, patience_s):
             return _note_id(submission, intent, found.job_id)
         try:
-            job_id = submitter.submit(files.script, _in_flight(submission), after, options)
+            job_id = submitter.submit(files.script, _in_flight(submission), after)
         except MachineError as error:
             return _refused(submission, intent, error)
     except MachineError as error:

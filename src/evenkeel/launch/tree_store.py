@@ -121,8 +121,10 @@ class TreeStore:
         return claimed
 
     def release(self, tree: str, driver: PurePosixPath) -> None:
-        """Give up a claim; the driver's results in that tree are removed."""
-        remove_tree((self.root / tree / driver).with_suffix(""))
+        """Give up a claim; the driver's results in that tree, confirming ones too, are removed."""
+        results = (self.root / tree / driver).with_suffix("")
+        for folder in (results, *results.parent.glob(f"{results.name}.confirm[0-9]")):
+            remove_tree(folder)
         (self._claims(self.root / tree) / driver.stem).unlink(missing_ok=True)
 
     def claims(self, tree: Path) -> frozenset[str]:

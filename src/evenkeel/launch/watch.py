@@ -79,6 +79,10 @@ class Watcher:
         self.trouble: str | None = None
         """Why the last look saw nothing of the cluster; None when it did."""
 
+    def add(self, submission: Submission) -> None:
+        """Look at one more from now on."""
+        self.recipes.append(RecipeWatch(submission, {}))
+
     @property
     def is_done(self) -> bool:
         """Every recipe has its last outcome."""

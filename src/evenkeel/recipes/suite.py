@@ -30,6 +30,7 @@ DIRECTIVES: Mapping[str, str] = {
     "max_minutes": "the partition's time limit, the most that NUM_MINUTES may say",
     "budget_gpu_hours_per_night": "GPU-hours that one night may cost",
     "budget_gpu_hours_per_week": "GPU-hours that seven nights may cost",
+    "confirm_gpu_hours_per_night": "GPU-hours for confirming runs of doubtful results; 0 for none",
 }
 """Key of a ``#: key: value`` line → what it declares."""
 
@@ -89,6 +90,7 @@ class Declared:
     max_minutes: int | None = None
     budget_gpu_hours_per_night: Fraction | None = None
     budget_gpu_hours_per_week: Fraction | None = None
+    confirm_gpu_hours_per_night: Fraction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +250,7 @@ def _value(key: str, value: str, path: Path, line: int) -> object:
                 raise ValueError
             return counts
         number = int(value) if key == "max_minutes" else Fraction(value)
-        if number <= 0:
+        if number < 0 or (number == 0 and not key.startswith("confirm_")):
             raise ValueError
     except (ValueError, ZeroDivisionError):
         raise InputError(

@@ -162,6 +162,18 @@ def row_line(row: Row) -> str:
     return ", ".join(words)
 
 
+def second_look_lines(second: Mapping[str, Any]) -> list[str]:
+    """What the confirming runs cost and why a result in doubt got none; nothing without any."""
+    lines = [f"{recipe}: {note}" for recipe, note in second["notes"].items()]
+    if runs := len(second["runs"]):
+        plural = "" if runs == 1 else "s"
+        lines.append(
+            f"{runs} confirming run{plural}: {second['gpu_hours']:.2f} of"
+            f" {second['budget_gpu_hours']:.2f} GPU-hours"
+        )
+    return lines
+
+
 def verdict_lines(result: Mapping[str, Any]) -> list[str]:
     """A line per recipe (verdict, GPU-hours, reason), what to know about the nodes, the sum."""
     width = max((len(recipe["recipe"]) for recipe in result["recipes"]), default=0)

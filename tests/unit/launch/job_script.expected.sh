@@ -5,12 +5,12 @@
 #SBATCH --exclusive
 #SBATCH --export=ALL
 #SBATCH --gres=gpu:8
-#SBATCH --job-name=sft-llama3.2-1b-2n8g-fsdp2tp1.v2-try:20260102T030405-abcdef:1
+#SBATCH --job-name=sft-llama3.2-1b-2n8g-fsdp2tp1.v2-try:20260102T030405-abcdef:2
 #SBATCH --nice
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --open-mode=append
-#SBATCH --output='/shared/my code/code_snapshots/.launches/20260102T030405-abcdef/0/run-1.out'
+#SBATCH --output='/shared/my code/code_snapshots/.launches/20260102T030405-abcdef/0/run-2.out'
 #SBATCH --partition=batch
 #SBATCH --qos=high
 #SBATCH --requeue
@@ -18,17 +18,18 @@
 #SBATCH --signal=B:USR1@120
 #SBATCH --time=01:30:00
 
-# The jobs of sft-llama3.2-1b-2n8g-fsdp2tp1.v2, launch 20260102T030405-abcdef.
+# Job 2 of sft-llama3.2-1b-2n8g-fsdp2tp1.v2, launch 20260102T030405-abcdef.
 # Written by evenkeel; submit it with sbatch, or run it with bash where it lies.
 tree='/shared/my code/code_snapshots/.trees/1'
 driver='/shared/my code/code_snapshots/.trees/1/tests/test_suites/llm/sft-llama3.2-1b-2n8g-fsdp2tp1.v2.sh'
 run_dir='/shared/my code/code_snapshots/.trees/1/tests/test_suites/llm/sft-llama3.2-1b-2n8g-fsdp2tp1.v2'
 stop_request='/shared/my code/code_snapshots/.trees/1/tests/test_suites/llm/sft-llama3.2-1b-2n8g-fsdp2tp1.v2/stop_request'
-folder='/shared/my code/code_snapshots/.launches/20260102T030405-abcdef/0'
-chain=sft-llama3.2-1b-2n8g-fsdp2tp1.v2-try:20260102T030405-abcdef
-first_run=1
+journal='/shared/my code/code_snapshots/.launches/20260102T030405-abcdef/0/run-2.journal'
+claim='/shared/my code/code_snapshots/.launches/20260102T030405-abcdef/0/run-2.claim'
+job_name=sft-llama3.2-1b-2n8g-fsdp2tp1.v2-try:20260102T030405-abcdef:2
 stop_at_limit='the time limit of the job is near'
 run_json='/shared/my code/code_snapshots/.trees/1/tests/test_suites/llm/sft-llama3.2-1b-2n8g-fsdp2tp1.v2/run.json'
+is_first=''
 max_restarts=3
 exit_no_tree=91
 exit_too_many_restarts=92

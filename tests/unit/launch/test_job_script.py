@@ -59,12 +59,12 @@ def submission(**more: object) -> Submission:
 
 def test_the_whole_script_reads_as_stored() -> None:
     one = submission()
-    options = sbatch_options(one, 1)
+    options = sbatch_options(one, 2)
     header = [
         f"#SBATCH --{key}" + ("" if value is True else f"={shlex.quote(str(value))}")
         for key, value in sorted(options.items())
     ]
-    text = render(header, one, Path("/venv/bin/python3"))
+    text = render(header, one, 2, Path("/venv/bin/python3"))
     # the digest in the name of the body changes with the body
     text = re.sub(r"job_body-[0-9a-f]+", "job_body-DIGEST", text)
     if os.environ.get("UPDATE_STORED"):
@@ -104,7 +104,7 @@ def test_what_cannot_stand_in_a_script_is_refused(change: dict[str, object], wor
     one = submission(**change)
     with pytest.raises(InputError, match=words):
         sbatch_options(one, 1)
-        render([], one, Path(sys.executable))
+        render([], one, 1, Path(sys.executable))
 
 
 def test_names_of_jobs_differ_whatever_the_names_of_recipes() -> None:
@@ -123,7 +123,7 @@ def test_any_argument_and_value_arrives_unchanged(
 ) -> None:
     """The lines that set up the job are run by bash, which shows what it made of them."""
     options = LaunchOptions(script_args=tuple(arguments), environment=(("VALUE", value),))
-    text = render([], submission(options=options), Path(sys.executable))
+    text = render([], submission(options=options), 1, Path(sys.executable))
     head = text.partition("\nsource ")[0] + "\n"
     show = 'printf "%s\\0" "$VALUE" "$tree" "${driver_arguments[@]}"'
     script = tmp_path_factory.mktemp("script") / "head.sh"
@@ -138,7 +138,7 @@ def test_any_argument_and_value_arrives_unchanged(
 
 
 def test_the_body_is_valid_bash() -> None:
-    text = render([], submission(), Path(sys.executable))
+    text = render([], submission(), 1, Path(sys.executable))
     body = Path(job_script.__file__).with_name("job_body.sh").read_text()
     for part in (text, body):
         done = subprocess.run(["bash", "-n"], input=part, capture_output=True, text=True)
