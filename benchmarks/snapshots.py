@@ -1,6 +1,6 @@
 """Snapshots of 125 recipes of one tree against a copy of the tree per recipe, in one run.
 
-    .venv/bin/python benchmarks/snapshots.py [--recipes 125] [--copies 5] [--folder DIR]
+    .venv/bin/python benchmarks/snapshots.py [--recipes 125] [--copies 5] [--scripts]
 
 The tree has 1,800 files and 28 MB. The time of a snapshot is that of the whole command, from
 reading the drivers to the records, with all data on disk; that of a copy is the median of a few.
@@ -18,9 +18,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from evenkeel.launch.executor import SlurmSubmitter
 from evenkeel.launch.plan import shape_of
 from evenkeel.launch.request import LaunchRequest
 from evenkeel.launch.snapshot import take
+from evenkeel.launch.submission import write_scripts
 from evenkeel.launch.tree_store import remove_tree
 from evenkeel.recipes.config_block import read
 
@@ -78,6 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipes", type=int, default=125)
     parser.add_argument("--copies", type=int, default=5)
+    parser.add_argument("--scripts", action="store_true", help="as DRYRUN=2; needs nemo-run")
     parser.add_argument("--folder", type=Path, help="where to work (default: the temporary folder)")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="snapshots", dir=args.folder))
@@ -94,9 +97,13 @@ def main() -> None:
         first = time.perf_counter() - start
         store_bytes = disk_bytes(request.snapshots_dir)
         start = time.perf_counter()
-        take(request, [shape_of(read(driver)) for driver in drivers])
+        taken = take(request, [shape_of(read(driver)) for driver in drivers])
         second = time.perf_counter() - start
         two_bytes = disk_bytes(request.snapshots_dir)
+        submitter = SlurmSubmitter({}) if args.scripts else None
+        for submission in taken.record.submissions() if args.scripts else ():
+            write_scripts(submission, submitter)
+        script_bytes = disk_bytes(request.snapshots_dir) - two_bytes
     finally:
         remove_tree(folder)
     copy = statistics.median(copies)
@@ -111,6 +118,11 @@ def main() -> None:
         f" {store_bytes / tree_bytes:.3f} times one tree of {tree_bytes / 1e6:.1f} MB;"
         f" after the second launch {two_bytes / tree_bytes:.3f}"
     )
+    if args.scripts:
+        print(
+            "with the scripts of two runs per recipe:"
+            f" {(store_bytes + script_bytes) / tree_bytes:.3f} times one tree"
+        )
 
 
 if __name__ == "__main__":
