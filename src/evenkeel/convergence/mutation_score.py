@@ -22,7 +22,7 @@ from evenkeel.convergence.results import Comparison, MetricResult
 from evenkeel.convergence.statistics import Prior
 from evenkeel.convergence.verdict import Verdict
 
-JUDGES = ("ours", "statistics", "thresholds", "golden", "golden_widened")
+JUDGES = ("ours", "statistics", "thresholds", "golden", "golden_widened", "golden_same_seed")
 _OPEN = (Verdict.PASS, Verdict.INCONCLUSIVE)
 
 
@@ -123,6 +123,9 @@ class Score:
     family_error: float
     widened_tolerance: float
     """Of the golden curve, so that it flags no more healthy runs than ours."""
+    same_seed_tolerance: float
+    """Of the golden curve, so that it flags no more harmless changes than ours: what it could be
+    where nobody ever trains with another seed."""
     without_runs: tuple[str, ...] = field(default=())
     """Recipes that lack the runs to be judged."""
 
@@ -134,6 +137,7 @@ class Score:
             "thresholds": lambda one: one.by_thresholds,
             "golden": lambda one: one.by_golden,
             "golden_widened": lambda one: one.deviation > self.widened_tolerance,
+            "golden_same_seed": lambda one: one.deviation > self.same_seed_tolerance,
         }
         chosen = self.detectable if detectable else self.mutants
         return sum(tests[judge](one) for one in chosen)
@@ -173,18 +177,16 @@ def score(
             confirmed = [*one.healthy[place:], *one.healthy[:place]][:MAX_LOOKS]
             healthy.append(judge.judged(known, "healthy", confirmed))
         harmless += [judge.judged(known, name, [run]) for name, run in one.harmless.items()]
-    flagged = _alarms(healthy)
-    deviations = sorted((one.deviation for one in healthy), reverse=True)
-    widened = deviations[min(flagged.ours, len(deviations) - 1)] if deviations else 0.0
     return Score(
         mutants=tuple(mutants),
         healthy=tuple(healthy),
         harmless=tuple(harmless),
-        runs=flagged,
+        runs=_alarms(healthy),
         changes=_alarms(harmless),
         nights=_nights(judge, ready, num_nights, seed),
         family_error=family_error,
-        widened_tolerance=max(widened, GOLDEN_TOLERANCE),
+        widened_tolerance=_tolerance(healthy),
+        same_seed_tolerance=_tolerance(harmless),
         without_runs=left_out,
     )
 
@@ -299,6 +301,14 @@ class _Known:
         if not self.pairs.judges(run.seed):
             return []
         return matched.compare_matched(self.pairs, run.metrics, run.seed)
+
+
+def _tolerance(judged: Sequence[Judged]) -> float:
+    """Of the golden curve, so that it flags no more of these than ours; at least the usual one."""
+    deviations = sorted((one.deviation for one in judged), reverse=True)
+    ours = sum(one.found for one in judged)
+    least = deviations[min(ours, len(deviations) - 1)] if deviations else 0.0
+    return max(least, GOLDEN_TOLERANCE)
 
 
 def _alarms(judged: Sequence[Judged]) -> Alarms:

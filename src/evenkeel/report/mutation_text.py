@@ -17,7 +17,9 @@ def table(score: Score) -> str:
         "thresholds": "hand-typed thresholds",
         "golden": f"one golden curve ± {GOLDEN_TOLERANCE:.0%}",
         "golden_widened": f"one golden curve ± {score.widened_tolerance:.0%}"
-        " (no more alarms than ours)",
+        " (no more healthy runs flagged than ours)",
+        "golden_same_seed": f"one golden curve ± {score.same_seed_tolerance:.0%}"
+        " (no more harmless changes flagged than ours)",
     }
     lines = [
         "| judge | mutants found | of those above the detectable change | healthy runs flagged "
@@ -77,6 +79,7 @@ def as_json(score: Score) -> dict[str, Any]:
         "family_error": score.family_error,
         "golden_tolerance": GOLDEN_TOLERANCE,
         "golden_widened_tolerance": score.widened_tolerance,
+        "golden_same_seed_tolerance": score.same_seed_tolerance,
         "flagged_healthy": [_one(one) for one in score.healthy if one.found],
         "harmless": [_one(one) for one in score.harmless],
         "not_judged": list(score.without_runs),

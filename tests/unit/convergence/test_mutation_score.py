@@ -62,6 +62,7 @@ def test_a_small_bug_is_found_by_the_run_of_the_same_seed() -> None:
     assert mutant.effect is not None and mutant.effect > 1  # told by seed 2, which is not judged
     assert not change.found and change.ratio is not None and 0 < change.ratio < 1
     assert (found.changes.num, found.changes.ours, found.runs.ours) == (1, 0, 0)
+    assert found.same_seed_tolerance == GOLDEN_TOLERANCE and not found.found("golden_same_seed")
     assert "| other-order | small | PASS |" in mutation_text.table(found)
 
 
