@@ -132,7 +132,8 @@ def _mixture(text: TextModel, run: Pass) -> float:
     routed = share * experts.per_token
     router = 3 * FP32 * experts.count / layout.sequence_split
     travelling = 2 * w * text.hidden_size * routed  # sorted by expert, and their results
-    inside = 4 * w * experts.ffn_size / etp * routed
+    # as in a gated part, and the product once more, weighed by the router
+    inside = 5 * w * experts.ffn_size / etp * routed
     shared = _gated(experts.shared_ffn_size, run)
     if run.dispatcher is TokenDispatcher.ALLGATHER:
         router *= layout.ep

@@ -187,8 +187,17 @@ def gradient_buffers(rank: Rank) -> Mapping[str, float]:
 
 
 def forward_only(rank: Rank, run: Pass) -> float:
-    """The larger of a layer's two parts, and the residual."""
-    text, w = rank.model.text, run.element_size
-    h, ffn = text.hidden_size, text.ffn_size / rank.layout.tp
-    wide = 5 if run.lora_rank else 3  # an update stands beside what it is added to
-    return run.tokens * (2 * w * h + max((2 * FP32 + w) * h, w * h + wide * w * ffn))
+    """Of the layer that holds the most, where nothing is kept for a backward pass."""
+    text, w, layout = rank.model.text, run.element_size, rank.layout
+    h = w * text.hidden_size
+    wide = w * text.ffn_size / layout.tp
+    if text.experts is not None:
+        etp = layout.etp if run.on_megatron else 1
+        routed = text.experts.per_token * etp / layout.sequence_split
+        inside = 5 * w * text.experts.ffn_size / etp + 2 * h
+        wide = max(wide, routed * inside / 4)
+    if run.on_megatron:
+        # gate and up in one, the activation and the product; the schedule holds inputs and outputs
+        return run.tokens * (7 * h / layout.sequence_split + 4 * wide)
+    parts = 5 if run.lora_rank else 3  # an update stands beside what it is added to
+    return run.tokens * (2 * h + max(2 * FP32 * text.hidden_size + h, h + parts * wide))

@@ -136,8 +136,14 @@ def validate(rank: Rank) -> Phase | None:
     size = rank.recipe.loop.val_global_batch_size
     run = rank.run(math.ceil(size / rank.layout.dp) * rank.rows_per_sample)
     chunk = rank.recipe.policy.logits_chunk_size
+    w, tp = run.element_size, rank.layout.tp
     # the logit, its copy in fp32 where it is none, and the log-softmax
-    per_logit = 2 * FP32 if run.element_size == FP32 else run.element_size + 2 * FP32
+    per_logit: float = 2 * FP32 if w == FP32 else w + 2 * FP32
+    hidden = 0.0
+    if run.on_megatron:
+        hidden = 2 * w * run.tokens * rank.model.text.hidden_size  # the schedule holds them
+    elif tp > 1:  # gathered: all parts, all of them in one, and this rank's part
+        per_logit = max(per_logit, w * (2 + 1 / tp))
     if chunk is None:
         logits = logits_bytes(rank, run, per_logit)
     else:
@@ -147,6 +153,6 @@ def validate(rank: Rank) -> Phase | None:
         "gathered": rank.states.gathered + 3 * rank.states.gathered_block,
         "activations": forward_only(rank, run),
     }
-    of_loss = {"gathered": rank.states.gathered, "logits": logits}
+    of_loss = {"gathered": rank.states.gathered, "activations": hidden, "logits": logits}
     times = [Phase("validate", {**before, **parts}) for parts in (in_layer, of_loss)]
     return max(times, key=lambda phase: phase.total)
