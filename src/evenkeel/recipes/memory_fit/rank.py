@@ -197,7 +197,8 @@ def forward_only(rank: Rank, run: Pass) -> float:
         inside = 5 * w * text.experts.ffn_size / etp + 2 * h
         wide = max(wide, routed * inside / 4)
     if run.on_megatron:
-        # gate and up in one, the activation and the product; the schedule holds inputs and outputs
-        return run.tokens * (7 * h / layout.sequence_split + 4 * wide)
+        # gate and up in one, the activation and the product; a schedule holds what stages pass on
+        held = 7 if layout.pp > 1 else 6
+        return run.tokens * (held * h / layout.sequence_split + 4 * wide)
     parts = 5 if run.lora_rank else 3  # an update stands beside what it is added to
     return run.tokens * (2 * h + max(2 * FP32 * text.hidden_size + h, h + parts * wide))

@@ -91,8 +91,10 @@ def _in_layer(rank: Rank, run: Pass) -> float:
     if text.experts is not None:
         routed = text.experts.ffn_size * text.experts.per_token
         width = max(width if len(text.experts.sparse_layers) < text.num_layers else 0, routed)
-    # of the products in the feed-forward part, and of the residual on both sides of it
-    gradients = w * width / rank.layout.tp + 2 * w * text.hidden_size
+    # of the products in the feed-forward part (on megatron, of gate and up in one), and of the
+    # residual on both sides of it
+    parts = 2 if run.on_megatron else 1
+    gradients = parts * w * width / rank.layout.tp + 2 * w * text.hidden_size
     if not rank.recipe.policy.activation_checkpointing:
         return run.tokens * gradients
     largest = max(activations.layer_bytes(text, layer, run) for layer in rank.layers)
@@ -137,10 +139,13 @@ def validate(rank: Rank) -> Phase | None:
     run = rank.run(math.ceil(size / rank.layout.dp) * rank.rows_per_sample)
     chunk = rank.recipe.policy.logits_chunk_size
     w, tp = run.element_size, rank.layout.tp
-    # the logit, its copy in fp32 where it is none, and the log-softmax
-    per_logit: float = 2 * FP32 if w == FP32 else w + 2 * FP32
+    # the logit, its copy in fp32 where it is none, and the log-softmax; log probabilities of
+    # tokens are taken under a temperature, which makes a copy of fp32 ones as well
+    copies = rank.recipe.algorithm in (Algorithm.DPO, Algorithm.DISTILLATION)
+    per_logit: float = (2 + copies) * FP32 if w == FP32 else w + 2 * FP32
     hidden = 0.0
     if run.on_megatron:
+        per_logit = 2 * FP32  # in fp32 from the start, and the quotient by the temperature
         hidden = 2 * w * run.tokens * rank.model.text.hidden_size  # the schedule holds them
     elif tp > 1:  # gathered: all parts, all of them in one, and this rank's part
         per_logit = max(per_logit, w * (2 + 1 / tp))
