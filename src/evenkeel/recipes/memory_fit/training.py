@@ -139,9 +139,9 @@ def validate(rank: Rank) -> Phase | None:
     run = rank.run(math.ceil(size / rank.layout.dp) * rank.rows_per_sample)
     chunk = rank.recipe.policy.logits_chunk_size
     w, tp = run.element_size, rank.layout.tp
-    # the logit, its copy in fp32 where it is none, and the log-softmax; log probabilities of
-    # tokens are taken under a temperature, which makes a copy of fp32 ones as well
-    copies = rank.recipe.algorithm in (Algorithm.DPO, Algorithm.DISTILLATION)
+    # the logit, its copy in fp32 where it is none or under a temperature, and the log-softmax
+    settings = rank.recipe.distillation
+    copies = settings is not None and settings.temperature != 1
     per_logit: float = (2 + copies) * FP32 if w == FP32 else w + 2 * FP32
     hidden = 0.0
     if run.on_megatron:
