@@ -209,9 +209,10 @@ def test_a_requeued_and_a_preempted_job_go_on_where_they_were(
         assert report.earlier_s > 0
         held_s = report.elapsed_s + report.earlier_s
         assert recipe.gpu_hours == pytest.approx(held_s / 3600)
-        # without accounts the run's own files tell nearly the same
+        # without accounts the run's own files tell nearly the same: starts are whole seconds,
+        # and a trainer that is ended goes on for up to KillWait
         recipe.jobs[1].report = replace(report, earlier_s=None)
-        assert report.elapsed_s < recipe.gpu_hours * 3600 <= held_s + 1
+        assert report.elapsed_s < recipe.gpu_hours * 3600 <= held_s + 4
 
 
 def test_a_node_on_which_recipes_failed_is_left_out_of_their_retries(
