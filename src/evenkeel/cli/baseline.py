@@ -38,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="where the runs of NAME are kept")  # fmt: skip
     record.add_argument("--direction", action="append", default=[], metavar="NAME=SIDE",
                         help="good side of a metric: lower, higher, both, exact")  # fmt: skip
+    record.add_argument("--without", action="append", default=[], metavar="PATTERN",
+                        help="leave metrics out, 'timing/*' for one")  # fmt: skip
     record.add_argument("--exact", action="store_true", help="write values with all digits")
     record.add_argument("--bit-exact", action="store_true",
                         help="a bit difference on the same numerics is a regression")  # fmt: skip

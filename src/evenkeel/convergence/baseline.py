@@ -30,7 +30,7 @@ class BaselineRun:
 
     Args:
         name: unique in the baseline, ``run1`` …
-        source: the path it was read from, as given.
+        source: the path it was read from; of an absolute one the last two names.
         seed: of the recipe; None where it is not known.
         commit: of the code.
         date: when the run started, ISO 8601.
@@ -155,9 +155,10 @@ def _rows(found: Mapping[str, Curve], first: int, end: int) -> dict[str, Curve]:
 def _run(name: str, evidence: RunEvidence) -> BaselineRun:
     record = evidence.record
     attempts = record.get("attempts") or [{}]
+    path = Path(evidence.source)
     return BaselineRun(
         name=name,
-        source=evidence.source,
+        source=str(Path(*path.parts[-2:]) if path.is_absolute() else path),
         seed=evidence.seed,
         commit=(record.get("git") or {}).get("commit"),
         date=attempts[0].get("start"),

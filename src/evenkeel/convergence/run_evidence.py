@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,15 @@ class RunEvidence:
         policy = config.get("policy") if isinstance(config, Mapping) else None
         number = policy.get("numeric_twin") if isinstance(policy, Mapping) else None
         return number if isinstance(number, int) else 0
+
+    def without(self, patterns: Sequence[str]) -> RunEvidence:
+        """The same run less the metrics whose names fit a shell pattern, ``timing/*`` for one."""
+        kept = {
+            name: values
+            for name, values in self.metrics.items()
+            if not any(fnmatchcase(name, pattern) for pattern in patterns)
+        }
+        return replace(self, metrics=kept)
 
 
 def read_evidence(path: Path) -> RunEvidence:

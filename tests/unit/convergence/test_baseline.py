@@ -144,3 +144,15 @@ def test_a_twin_that_tells_nothing_of_the_runs_is_refused() -> None:
         files.of_evidence(
             [original(1, platform=here), twin(1, platform=there)], recipe="x", accepted=ACCEPTED
         )
+
+
+def test_an_absolute_source_keeps_its_last_two_names() -> None:
+    runs = [RunEvidence(place, run(1), {}) for place in ("/home/me/runs/seed1/sft-x", "runs/a")]
+    made = files.of_evidence(runs, recipe="x", accepted=ACCEPTED)
+    assert [one.source for one in made.runs] == ["seed1/sft-x", "runs/a"]
+
+
+def test_metrics_are_left_out_by_pattern() -> None:
+    kept = evidence(1).without(["train/*", "timing/*"])
+    assert list(kept.metrics) == ["val"]
+    assert kept.source == "run1"
