@@ -30,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     record = actions.add_parser("record", help="make a baseline, from runs to train or at hand")
     record.add_argument("name", nargs="?", metavar="NAME", help="a recipe, whose driver is run")
-    record.add_argument("--runs", type=int, default=5, metavar="K", help="how many (default 5)")
+    record.add_argument(
+        "--runs", type=int, default=5, metavar="K", help="seeds, its own first (default 5)"
+    )
+    record.add_argument("--twins", type=int, default=1, metavar="N",
+                        help="numeric twins of its own seed (default 1)")  # fmt: skip
     record.add_argument("--from", nargs="+", type=Path, dest="sources", metavar="RUN",
                         help="metrics files or run directories instead of training")  # fmt: skip
     record.add_argument("--output", type=Path, metavar="FILE", help="where to write it")
@@ -88,7 +92,7 @@ def _record(args: argparse.Namespace) -> int:
         from evenkeel.launch import baseline_runs
 
         driver = baseline_files.driver_of(args.name, args.root)
-        sources = baseline_runs.record(driver, args.runs, args.evidence)
+        sources = baseline_runs.record(driver, args.runs, args.evidence, num_twins=args.twins)
     evidence = [read_evidence(path) for path in sources]
     recipe = args.name or str(evidence[0].record.get("recipe") or "")
     made = files.of_evidence(

@@ -55,9 +55,8 @@ def run(args: argparse.Namespace) -> int:
     for number in range(first, min(first + args.runs, MAX_LOOKS)):
         seed = confirmation.seed_of(number, second_look.seeds_of(paths))
         again = paths.confirming(number)
-        baseline_runs.train_with_seed(
-            driver, seed, again, f"confirming run {number}", args.overrides
-        )
+        what = f"confirming run {number}, seed {seed}"
+        baseline_runs.train(driver, (*args.overrides, f"seed={seed}"), again, what)
         judged = second_look.judge_again(paths, repository)
         verdict = judged.verdict
         terminal.print_judgement(judged, paths.name)

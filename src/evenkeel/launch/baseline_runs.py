@@ -1,4 +1,4 @@
-"""Train a recipe several times with different seeds, keeping the evidence of every run."""
+"""Train a recipe several times, with other seeds and as twins, keeping every run's evidence."""
 
 from __future__ import annotations
 
@@ -15,29 +15,41 @@ from evenkeel.run_paths import RunPaths
 FIRST_SEED = 1001
 
 
-def record(driver: Path, num_runs: int, evidence: Path | None = None) -> list[Path]:
-    """Run ``driver`` with seeds 1001, 1002, …; the result are the run directories.
+def record(
+    driver: Path, num_runs: int, evidence: Path | None = None, *, num_twins: int = 0
+) -> list[Path]:
+    """Run ``driver`` as every night will, and with other seeds; the run directories.
 
-    A run that is complete from an earlier call is taken as it is, one that was interrupted goes
-    on from its checkpoint: after Ctrl-C, call again.
+    The recipe's own seed comes first, then 1001, 1002, …; its numeric twins come last. A run that
+    is complete from an earlier call is taken as it is, one that was interrupted goes on from its
+    checkpoint: after Ctrl-C, call again.
 
     Args:
         driver: of the recipe.
         num_runs: how many, at least 1.
-        evidence: where the runs are kept, one folder per seed; default beside the driver.
+        evidence: where the runs are kept, one folder each; default beside the driver.
+        num_twins: of the recipe's own seed, for the comparison of runs of that seed.
 
     Raises:
-        InputError: ``num_runs`` is not positive, or the driver refused its input.
+        InputError: ``num_runs`` is not positive, ``num_twins`` is negative, or the driver refused
+            its input.
         EvenkeelError: a run did not finish; those before it are kept.
     """
     if num_runs < 1:
         raise InputError(f"--runs is {num_runs}, not a positive number")
+    if num_twins < 0:
+        raise InputError(f"--twins is {num_twins}, not a number of runs")
     # a driver's own results are in the folder of its name; these must not mix with them
     folder = (evidence or driver.with_name(f"{driver.stem}.baseline")).resolve()
+    planned: dict[str, tuple[str, ...]] = {"own-seed": ()}
+    planned |= {f"seed{seed}": (f"seed={seed}",)
+                for seed in range(FIRST_SEED, FIRST_SEED + num_runs - 1)}  # fmt: skip
+    planned |= {f"twin{number}": (f"policy.numeric_twin={number}",)
+                for number in range(1, num_twins + 1)}  # fmt: skip
     made = []
-    for number, seed in enumerate(range(FIRST_SEED, FIRST_SEED + num_runs), start=1):
-        paths = RunPaths(folder / f"seed{seed}" / driver.stem)
-        train_with_seed(driver, seed, paths, f"run {number} of {num_runs}")
+    for number, (name, arguments) in enumerate(planned.items(), start=1):
+        paths = RunPaths(folder / name / driver.stem)
+        train(driver, arguments, paths, f"run {number} of {len(planned)}, {name}")
         made.append(paths.root)
     return made
 
@@ -47,28 +59,25 @@ def _finished(paths: RunPaths) -> bool:
     return bool(attempts) and attempts[-1]["exit_status"] == 0 and paths.verdict.exists()
 
 
-def train_with_seed(
-    driver: Path, seed: int, paths: RunPaths, what: str, arguments: Sequence[str] = ()
-) -> None:
-    """Run ``driver`` with another seed and another results folder, unless that is done already.
+def train(driver: Path, arguments: Sequence[str], paths: RunPaths, what: str) -> None:
+    """Run ``driver`` with another results folder, unless that is done already.
 
     Args:
         driver: of the recipe.
-        seed: overrides the recipe's.
+        arguments: overrides for it.
         paths: where the results go.
         what: the run, in words, for whoever waits.
-        arguments: further ones of the driver.
 
     Raises:
         InputError: the driver refused its input.
         EvenkeelError: the run did not finish; call it again to go on.
     """
     if _finished(paths):
-        print(f"[INFO] {what}, seed {seed}: done before", file=sys.stderr)
+        print(f"[INFO] {what}: done before", file=sys.stderr)
         return
-    print(f"[INFO] {what}, seed {seed}: {paths.root}", file=sys.stderr)
+    print(f"[INFO] {what}: {paths.root}", file=sys.stderr)
     environment = {**os.environ, "EVENKEEL_EXP_DIR": str(paths.root)}
-    argv = ["bash", str(driver), *arguments, f"seed={seed}"]
+    argv = ["bash", str(driver), *arguments]
     try:
         done = subprocess.run(argv, env=environment, check=False)
     except OSError as error:
@@ -77,7 +86,7 @@ def train_with_seed(
         return  # what it is worth is for the person who accepts the baseline to say
     failures = {EXIT_INPUT: InputError, EXIT_MACHINE: MachineError}
     raise failures.get(done.returncode, EvenkeelError)(
-        f"the run with seed {seed} ended with status {done.returncode} before it was finished",
+        f"{what} ended with status {done.returncode} before it was finished",
         path=paths.run_log,
         fix="mend what its log says and call again; runs that are finished are kept",
     )

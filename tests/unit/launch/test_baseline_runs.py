@@ -11,8 +11,8 @@ from evenkeel.launch import baseline_runs
 
 DRIVER = """\
 set -eu
-echo "$1" >> "$(dirname "$0")/calls"
-[ "$1" != "${FAILS_AT:-}" ] || exit 7
+echo "${*:-own-seed}" >> "$(dirname "$0")/calls"
+[ "$*" != "${FAILS_AT:-never}" ] || exit 7
 mkdir -p "$EVENKEEL_EXP_DIR"
 echo '{"train/loss": {"1": 2.5}}' > "$EVENKEEL_EXP_DIR/metrics.json"
 echo '{"schema_version": 1, "attempts": [{"exit_status": 0}]}' > "$EVENKEEL_EXP_DIR/run.json"
@@ -33,10 +33,11 @@ def calls(driver: Path) -> list[str]:
 
 
 def test_each_seed_has_its_own_results(driver: Path) -> None:
-    made = baseline_runs.record(driver, 2)
+    made = baseline_runs.record(driver, 3, num_twins=1)
     folder = driver.with_name("sft-x-1n1g-fsdp2tp1.baseline")
-    assert made == [folder / f"seed{seed}" / driver.stem for seed in (1001, 1002)]
-    assert calls(driver) == ["seed=1001", "seed=1002"]
+    names = ("own-seed", "seed1001", "seed1002", "twin1")
+    assert made == [folder / name / driver.stem for name in names]
+    assert calls(driver) == ["own-seed", "seed=1001", "seed=1002", "policy.numeric_twin=1"]
     assert all((path / "metrics.json").exists() for path in made)
 
 
@@ -44,13 +45,15 @@ def test_finished_runs_are_kept_after_a_failure(
     driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAILS_AT", "seed=1002")
-    with pytest.raises(EvenkeelError, match="seed 1002 ended with status 7"):
+    with pytest.raises(EvenkeelError, match="run 3 of 3, seed1002 ended with status 7"):
         baseline_runs.record(driver, 3, tmp_path / "evidence")
     monkeypatch.delenv("FAILS_AT")
     assert len(baseline_runs.record(driver, 3, tmp_path / "evidence")) == 3
-    assert calls(driver) == ["seed=1001", "seed=1002", "seed=1002", "seed=1003"]
+    assert calls(driver) == ["own-seed", "seed=1001", "seed=1002", "seed=1002"]
 
 
 def test_no_runs_are_refused(driver: Path) -> None:
     with pytest.raises(InputError, match="--runs is 0"):
         baseline_runs.record(driver, 0)
+    with pytest.raises(InputError, match="--twins is -1"):
+        baseline_runs.record(driver, 1, num_twins=-1)
