@@ -15,6 +15,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import socket
 import sys
 import tempfile
 import warnings
@@ -141,8 +142,9 @@ def train(runs: Sequence[Run]) -> None:
     """Train those of one number of ranks in turn, on one set of processes."""
     num_ranks = runs[0].num_ranks
     context = multiprocessing.get_context("spawn")
+    ports = free_ports(len(runs))
     ranks = [
-        context.Process(target=be_rank, args=(rank, num_ranks, 29000, list(runs)))
+        context.Process(target=be_rank, args=(rank, num_ranks, ports, list(runs)))
         for rank in range(num_ranks)
     ]
     for process in ranks:
@@ -153,19 +155,28 @@ def train(runs: Sequence[Run]) -> None:
         raise SystemExit(f"a training failed; exit codes {[p.exitcode for p in ranks]}")
 
 
-def be_rank(rank: int, num_ranks: int, first_port: int, runs: Sequence[Run]) -> None:
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def be_rank(rank: int, num_ranks: int, ports: Sequence[int], runs: Sequence[Run]) -> None:
     """One process of all trainings of its number of ranks."""
     warnings.simplefilter("ignore")
     from evenkeel.training.run import main
 
-    for index, run in enumerate(runs):
+    for port, run in zip(ports, runs, strict=True):
         os.environ |= {
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
             "WORLD_SIZE": str(num_ranks),
             "LOCAL_WORLD_SIZE": str(num_ranks),
             "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(first_port + index),
+            "MASTER_PORT": str(port),
             "OMP_NUM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",
         }
