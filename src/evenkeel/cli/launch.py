@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evenkeel.cli.dry_run import print_estimate
-from evenkeel.errors import EXIT_OK, InputError
+from evenkeel.errors import EXIT_FINDING, EXIT_OK, InputError
 from evenkeel.launch import drivers as drivers_of
 from evenkeel.launch.options import Flags, dry_run_of, merge, snapshots_dir
 from evenkeel.launch.request import DryRun, LaunchRequest
@@ -151,7 +151,9 @@ def _launch(
                 argv += ["--confirm-budget", str(args.confirm_budget)]
             import subprocess  # an estimate does without it
 
-            return max(status, subprocess.call(argv))
+            watched = subprocess.call(argv)
+            # a driver that ended with a finding may have been confirmed since
+            return watched if status == EXIT_FINDING else max(status, watched)
     return status
 
 
