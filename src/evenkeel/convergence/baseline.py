@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from evenkeel import atomic_file
 from evenkeel.convergence import baseline_layout, curves, platforms
@@ -289,7 +290,7 @@ def load(path: Path) -> Baseline:
         InputError: it does not exist, is not JSON, or is not a baseline of a version known here.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = _parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
             "no such baseline",
@@ -314,6 +315,14 @@ def load(path: Path) -> Baseline:
         return _of_record(record)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"a damaged baseline: {error!r}", path=path) from error
+
+
+def _parsed(text: str) -> Any:
+    """As ``json.loads``, and in a fifth of its time where no value is NaN or infinite."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)
 
 
 def _of_record(record: Mapping[str, Any]) -> Baseline:

@@ -1,7 +1,7 @@
 """``metrics.json``: ``{"<metric>": {"<step>": value}}``, read, checked and written.
 
 The shape is the one that other suites write, so their files are read here and ours there.
-Training imports this module: it loads nothing beyond ``json``.
+Training imports this module: it loads nothing beyond ``json`` before a file is read.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ Metrics = dict[str, Series]
 """Every metric of a run by name."""
 
 SHAPE = '{"<metric>": {"<step>": value, …}, …}'
+
+MAX_DIGITS = 19
+"""Of a step. Beyond 64 bits it is none of any trainer, and int() of long texts is slow."""
 
 # what other writers put in place of the literals NaN and Infinity, in lower case
 _NON_FINITE_WORDS = {
@@ -60,7 +63,37 @@ def load(path: Path) -> Metrics:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 text: {error}"
         raise InputError(f"cannot read the metrics: {reason}", path=path) from error
-    return loads(text, path=path)
+    return _plain(text) or loads(text, path=path)
+
+
+def _plain(text: str) -> Metrics | None:
+    """A file as collections write it, read in a fifth of the time; None: ``loads`` has to look.
+
+    The fast parser lets the last of two equal keys win, so the keys are counted: each is followed
+    by a quote and a colon. It knows no NaN, and what it refuses is for ``loads`` to explain.
+    """
+    import orjson
+
+    try:
+        top = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    if type(top) is not dict or not all(type(steps) is dict for steps in top.values()):
+        return None
+    if text.count('":') != len(top) + sum(map(len, top.values())):
+        return None
+    metrics: Metrics = {}
+    for name, steps in top.items():
+        digits = "".join(steps)
+        plain = digits.isascii() and digits.isdecimal() and max(map(len, steps)) <= MAX_DIGITS
+        if steps and not (plain and set(map(type, steps.values())) == {float}):
+            return None
+        keys = list(map(int, steps))
+        series = dict(zip(keys, steps.values(), strict=True))
+        if len(series) != len(keys):
+            return None
+        metrics[name] = series if keys == sorted(keys) else dict(sorted(series.items()))
+    return metrics
 
 
 def loads(text: str, path: Path | None = None) -> Metrics:
@@ -115,8 +148,7 @@ def _series(name: str, steps: Any, path: Path | None) -> Series:
 
 def _step(name: str, key: str, path: Path | None) -> int:
     digits = key[1:] if key.startswith("-") else key
-    # beyond 64 bits it is no step of any trainer, and int() of long texts is slow
-    if not (digits.isascii() and digits.isdecimal()) or len(digits) > 19:
+    if not (digits.isascii() and digits.isdecimal()) or len(digits) > MAX_DIGITS:
         raise InputError(
             f"metric {name!r}: step {key[:40]!r} is not a whole number",
             path=path,

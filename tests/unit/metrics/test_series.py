@@ -119,3 +119,40 @@ def test_nothing_heavy_is_loaded() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": {"1": 0.5, "2": 0.25}, "b": {}}',
+        '{"a": {"2": 0.5, "1": 1e-3}}',
+        '{"a": {"1": 0.5, "2": 3}}',
+        '{"a": {"1": NaN, "2": "inf"}}',
+        '{"a\\":b": {"-1": 0.5}}',
+        '{"a" : {"1" : 0.1}}',
+        "{}",
+    ],
+)
+def test_the_fast_way_of_reading_gives_what_the_careful_one_gives(
+    tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_text(text)
+    fast, careful = series.load(path), series.loads(text)
+    assert repr(fast) == repr(careful)
+    assert [list(steps) for steps in fast.values()] == [list(s) for s in careful.values()]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": {"1": 0.5, "1": 0.25}}', "stands there twice"),
+        ('{"a": {"1": 0.5, "01": 0.25}}', "stands there twice"),
+        ('{"a": {"1": 0.5}, "a": {"2": 0.25}}', "stands in the file twice"),
+    ],
+)
+def test_the_fast_way_of_reading_hides_no_mistake(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        series.load(path)
