@@ -123,6 +123,18 @@ def test_a_single_odd_step_moves_nothing() -> None:
     assert verdict(new) is Verdict.PASS
 
 
+def test_a_step_of_zero_leaves_the_other_steps_their_say() -> None:
+    def with_zero(seed: int, change: float = 1.0) -> Metrics:
+        losses = run(seed)["train/loss"]
+        return {"train/loss": {s: 0.0 if s == 150 else v * change for s, v in losses.items()}}
+
+    base = [with_zero(seed) for seed in range(5)]
+    found = compare_runs(base, [with_zero(77)])
+    assert found.verdict is Verdict.PASS
+    assert all(0 < one.minimum_detectable_change < 1 for one in found.results)
+    assert compare_runs(base, [with_zero(77, 1.2)]).verdict is Verdict.REGRESSED
+
+
 def test_equal_baseline_runs_do_not_pretend_to_have_no_noise() -> None:
     base = [run(1) for _ in range(5)]
     assert verdict(run(1, change=scale(1.0001)), base) is Verdict.PASS
