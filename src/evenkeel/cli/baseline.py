@@ -93,7 +93,7 @@ def _record(args: argparse.Namespace) -> int:
 
         driver = baseline_files.driver_of(args.name, args.root)
         sources = baseline_runs.record(driver, args.runs, args.evidence, num_twins=args.twins)
-    evidence = [read_evidence(path) for path in sources]
+    evidence = [read_evidence(path).without(args.without) for path in sources]
     recipe = args.name or str(evidence[0].record.get("recipe") or "")
     made = files.of_evidence(
         evidence,

@@ -109,3 +109,11 @@ def test_bad_options_are_named(
     argv = ["compare", str(tmp_path / "m0.json"), "--baseline", str(baseline), *more]
     assert main(argv) == 2
     assert message in capsys.readouterr().err
+
+
+def test_metrics_are_left_out_of_a_recording(tmp_path: Path) -> None:
+    source, path = tmp_path / "m.json", tmp_path / "B.json"
+    series.save(source, {"train/loss": {1: 2.0}, "timing/train/total_step_time": {1: 0.1}})
+    record = ["baseline", "record", "--from", str(source), "--output", str(path)]
+    assert main([*record, "--without", "timing/*"]) == 0
+    assert list(json.loads(path.read_text())["metrics"]) == ["train/loss"]
