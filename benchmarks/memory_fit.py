@@ -89,6 +89,7 @@ MEGATRON = ("policy.backend=megatron",)
 BF16 = ("policy.precision=bfloat16",)
 CHECKPOINTED = ("policy.activation_checkpointing=true",)
 ACCUMULATED = ("policy.train_global_batch_size=16",)
+VAL_2 = ("sft.val_micro_batch_size=2",)
 LORA = ("policy.lora={rank: 8}",)
 # from 256 positions on, the CPU would attend sample by sample, which GPUs do not
 PACKED = ("policy.sequence_packing.enabled=true", "policy.max_total_sequence_length=248")
@@ -114,12 +115,14 @@ CASES = (
     Case("fsdp2 dp1 gemma3", 1, (), GEMMA3),
     Case("fsdp2 dp1 llava", 1, ("policy.vision={freeze_vision_tower: false}",), LLAVA),
     Case("fsdp2 dp1 llava, projector", 1, ("policy.vision={freeze_language_model: true}",), LLAVA),
+    Case("fsdp2 dp2, validation 2 by 2", 2, VAL_2),
     Case("fsdp2 dp2 dpo", 2, (), None, Algorithm.DPO),
     Case("fsdp2 dp1 grpo", 1, (), None, Algorithm.GRPO),
     Case("megatron dp1", 1, MEGATRON, ALL_HEADS),
     Case("megatron dp2 bf16", 2, MEGATRON + BF16, ALL_HEADS),
     Case("megatron tp2", 2, MEGATRON + TP2, ALL_HEADS),
     Case("megatron tp2 sp", 2, MEGATRON + TP2 + SP, ALL_HEADS),
+    Case("megatron tp2, validation 2 by 2", 2, MEGATRON + TP2 + VAL_2, ALL_HEADS),
     Case("megatron pp2, 2 micro-batches", 2, MEGATRON + PP2 + ACCUMULATED, ALL_HEADS),
     Case("megatron dp1 recomputed", 1, MEGATRON + CHECKPOINTED, ALL_HEADS),
     Case("megatron tp2 dpo", 2, MEGATRON + TP2, ALL_HEADS, Algorithm.DPO),
@@ -141,6 +144,7 @@ def recipe_of(case: Case) -> Recipe:
             f"policy.train_global_batch_size={4 * case.num_ranks}",
             "policy.train_micro_batch_size=4",
             f"{algorithm}.val_global_batch_size={8 * case.num_ranks}",
+            f"{algorithm}.val_micro_batch_size={8 * case.num_ranks}",
             *(["policy.generation.max_new_tokens=192", "grpo.num_prompts_per_step=1"]
               if case.algorithm is Algorithm.GRPO else []),
             f"cluster.gpus_per_node={case.num_ranks}",

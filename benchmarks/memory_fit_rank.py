@@ -46,8 +46,10 @@ def measure(case: Case) -> dict[str, float] | None:
         if case.algorithm is Algorithm.GRPO:
             sizes["generate"] = _peak(lambda: _generate(recipe, backend))
         else:
-            rows_of_val = recipe.loop.val_global_batch_size // backend.place.size
-            val = [_batch(recipe, rows_of_val * (rows // recipe.policy.train_micro_batch_size), 9)]
+            samples = recipe.val_samples_per_pass(backend.place.size)
+            num_val = recipe.loop.val_global_batch_size // (backend.place.size * samples)
+            per_sample = rows // recipe.policy.train_micro_batch_size
+            val = [_batch(recipe, samples * per_sample, 9 + seed) for seed in range(num_val)]
             sizes["validate"] = _peak(lambda: _validate(case, recipe, backend, val))
         return sizes
 

@@ -19,7 +19,13 @@ ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "examples" / "configs" / "models"
 
 STATES = {"weights", "gradients", "optimizer", "reference"}
-SMALL = ("fsdp2 tp2 sp", "megatron tp2", "fsdp2 dp2 bf16 recomputed", "fsdp2 dp2 dpo")
+SMALL = (
+    "fsdp2 tp2 sp",
+    "megatron tp2, validation 2 by 2",
+    "fsdp2 dp2, validation 2 by 2",
+    "fsdp2 dp2 bf16 recomputed",
+    "fsdp2 dp2 dpo",
+)
 """Cases of the benchmark."""
 
 

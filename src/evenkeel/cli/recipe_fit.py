@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EPILOG = """\
 examples:
   evenkeel recipe fit sft-llama3.1-8b-1n8g-fsdp2tp2sp
-  evenkeel recipe fit sft-llama3.1-8b-1n8g-fsdp2tp2sp sft.val_global_batch_size=8 --gpu a100-80gb
+  evenkeel recipe fit sft-llama3.1-8b-1n8g-fsdp2tp2sp sft.val_micro_batch_size=4 --gpu a100-80gb
   evenkeel recipe fit --suite nightly --suite release
   evenkeel recipe fit path/to/recipe.yaml --memory 48 --json
 

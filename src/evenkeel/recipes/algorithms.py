@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -31,7 +32,10 @@ class TrainLoop:
     val_at_start: bool = layout_only(False)
     """Validate before the first step, too."""
     val_global_batch_size: int = layout_only(64, AT_LEAST_1)
-    """Samples of one validation forward pass, over all ranks."""
+    """Samples of one validation batch, over all ranks; ``dpo`` counts pairs, here and below."""
+    val_micro_batch_size: int | None = layout_only(None, AT_LEAST_1)
+    """At most so many samples of it go through the model at once on one rank; absent: as many as
+    in training (``grpo``: answers to prompts, as many as a step samples at once)."""
 
 
 @dataclass(kw_only=True)
@@ -138,6 +142,10 @@ class Grpo(TrainLoop):
     """Weigh tokens by the ratio of the trainer's to the generator's probability."""
     importance_sampling_truncation: float | None = shapes_curve(None, POSITIVE)
     """Such weights count up to this; absent: in full."""
+
+    def answers_per_rank(self, dp_size: int) -> int:
+        """Answers of a step that one of ``dp_size`` data-parallel ranks samples."""
+        return math.ceil(self.num_prompts_per_step / dp_size) * self.num_generations_per_prompt
 
 
 class KlType(StrEnum):

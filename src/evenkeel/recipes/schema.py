@@ -8,6 +8,7 @@ recomputation, logging) may change speed and memory, never the curve beyond roun
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -349,6 +350,14 @@ class Policy:
     warm_start: WarmStart | None = shapes_curve(None)
     """Supervised steps before the first step of another algorithm; absent: none."""
 
+    @property
+    def samples_per_pass(self) -> int:
+        """Samples of full length in one forward pass of training on one rank."""
+        if self.dynamic_batching.enabled:
+            tokens = self.dynamic_batching.train_micro_batch_tokens
+            return max(1, tokens // self.max_total_sequence_length)
+        return self.train_micro_batch_size
+
 
 @dataclass(kw_only=True)
 class Data:
@@ -454,3 +463,15 @@ class Recipe:
         """The section of the recipe's own algorithm."""
         section: TrainLoop | None = getattr(self, self.algorithm.value)
         return TrainLoop() if section is None else section
+
+    def val_samples_per_pass(self, dp_size: int) -> int:
+        """Validation samples (``grpo``: answers) that one of ``dp_size`` ranks works on at once.
+
+        A rank's share of a validation batch, in as few equal parts as the limit allows.
+        """
+        limit = self.loop.val_micro_batch_size
+        if limit is None and isinstance(self.loop, Grpo):
+            limit = self.loop.answers_per_rank(dp_size)
+        share = math.ceil(self.loop.val_global_batch_size / dp_size)
+        num_passes = math.ceil(share / (limit or self.policy.samples_per_pass))
+        return math.ceil(share / num_passes)

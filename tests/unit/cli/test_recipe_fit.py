@@ -9,7 +9,7 @@ from evenkeel.cli.main import main
 
 ROOT = Path(__file__).parents[3]
 NAME = "sft-llama3.1-8b-1n8g-fsdp2tp2sp"
-TOO_MUCH = "sft.val_global_batch_size=64"
+TOO_MUCH = "sft.val_micro_batch_size=16"
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def inside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_recipe_as_a_table_of_phases(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["recipe", "fit", NAME, "sft.val_global_batch_size=8"]) == 0
+    assert main(["recipe", "fit", NAME]) == 0
     printed = capsys.readouterr().out
     assert "fsdp2 bfloat16, dp 4 x tp 2" in printed
     for part in ("weights", "optimizer", "gradients", "activations", "logits", "overhead"):
@@ -33,7 +33,7 @@ def test_what_does_not_fit_exits_1_and_says_what_would_mend_it(
     assert main(["recipe", "fit", NAME, TOO_MUCH]) == 1
     printed = capsys.readouterr().out
     assert "does not fit" in printed
-    assert "fits with sft.val_global_batch_size=32" in printed
+    assert "fits with sft.val_micro_batch_size=8" in printed
     assert "fits as it is on h200-141gb" in printed
 
 

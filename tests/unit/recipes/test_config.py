@@ -41,6 +41,7 @@ def test_a_recipe_has_everything_its_files_and_the_schema_say(tmp_path: Path) ->
         "val_period": 10,
         "val_at_start": True,
         "val_global_batch_size": 64,
+        "val_micro_batch_size": None,
     }
     assert resolved.origins["seed"] == Origin(str(tmp_path / "base.yaml"), 1, 1)
     assert resolved.origins["sft.val_period"] == Origin(str(path), 3, 3)

@@ -81,9 +81,7 @@ def _rows_of_generation(rank: Rank) -> int:
     """All answers of a step that a rank samples, at once."""
     recipe, dp = rank.recipe, rank.layout.dp
     if recipe.grpo is not None and recipe.algorithm is Algorithm.GRPO:
-        grpo = recipe.grpo
-        training = math.ceil(grpo.num_prompts_per_step / dp) * grpo.num_generations_per_prompt
-        return max(training, math.ceil(grpo.val_global_batch_size / dp))
+        return max(recipe.grpo.answers_per_rank(dp), recipe.val_samples_per_pass(dp))
     return math.ceil(recipe.policy.train_global_batch_size / dp)
 
 

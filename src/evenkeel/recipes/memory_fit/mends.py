@@ -90,9 +90,9 @@ def _changes(wrong: Fit, models: Models) -> Iterator[Change]:
 def _cheap_changes(recipe: Recipe, wrong: Fit) -> Iterator[Change]:
     """Those that cost no GPUs and no communication."""
     policy, layout, algorithm = recipe.policy, wrong.layout, recipe.algorithm
-    size = recipe.loop.val_global_batch_size // 2
-    while size >= layout.dp:
-        yield f"{algorithm.value}.val_global_batch_size", size
+    size = recipe.val_samples_per_pass(layout.dp) // 2
+    while size >= 1:
+        yield f"{algorithm.value}.val_micro_batch_size", size
         size //= 2
     rows = policy.train_micro_batch_size // 2
     while rows >= 1 and not policy.dynamic_batching.enabled:

@@ -101,11 +101,12 @@ class Rank:
     @property
     def rows(self) -> int:
         """Of a training micro-batch."""
-        policy = self.recipe.policy
-        if policy.dynamic_batching.enabled:
-            tokens = policy.dynamic_batching.train_micro_batch_tokens
-            return max(1, tokens // policy.max_total_sequence_length)
-        return policy.train_micro_batch_size * self.rows_per_sample
+        return self.recipe.policy.samples_per_pass * self.rows_per_sample
+
+    @property
+    def val_rows(self) -> int:
+        """Of one validation pass."""
+        return self.recipe.val_samples_per_pass(self.layout.dp) * self.rows_per_sample
 
     @property
     def rows_per_sample(self) -> int:

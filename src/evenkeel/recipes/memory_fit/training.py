@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from evenkeel.recipes.memory_fit import activations
 from evenkeel.recipes.memory_fit.activations import FP32, Pass
 from evenkeel.recipes.memory_fit.rank import (
@@ -31,11 +29,13 @@ def train(rank: Rank) -> Phase:
     head = activations.head_bytes(rank.model.text, run) if rank.is_last else 0.0
     accumulates = rank.layout.backend is Backend.MEGATRON or rank.num_micro_batches > 1
     gradients = float(s.accumulated_gradients if accumulates else 0)
+    # it is read before the step, for all of its micro-batches
+    from_teacher = rank.num_micro_batches * _from_teacher(rank, run)
     at_loss: Parts = {
         "gradients": gradients,
         "gathered": s.gathered,
         "activations": kept + head,
-        "logits": _logits_in_training(rank, run) + _from_teacher(rank),
+        "logits": _logits_in_training(rank, run) + from_teacher,
     }
     reduced = s.gathered_block * FP32 / run.element_size
     of_head = run.element_size * rank.model.text.vocab_size * rank.model.text.hidden_size
@@ -44,7 +44,7 @@ def train(rank: Rank) -> Phase:
         "gradients": gradients + head_gradient,
         "gathered": s.gathered + 3 * s.gathered_block + reduced,
         "activations": kept + _in_layer(rank, run),
-        "logits": _from_teacher(rank),
+        "logits": from_teacher,
     }
     at_end: Parts = {
         "gradients": s.accumulated_gradients if accumulates else s.gradients,
@@ -113,15 +113,14 @@ def _logits_in_training(rank: Rank, run: Pass) -> float:
     return positions * text.vocab_size * CHUNK_IN_LOSS + rows + (0 if run.is_frozen else weights)
 
 
-def _from_teacher(rank: Rank) -> float:
-    """What the loss of a whole step needs of the teacher: it is read before the step."""
+def _from_teacher(rank: Rank, run: Pass) -> float:
+    """What the loss of one micro-batch needs of the teacher."""
     settings = rank.recipe.distillation
     if rank.teacher is None or settings is None or not rank.is_last:
         return 0.0
-    tokens = rank.num_micro_batches * rank.run(rank.rows).tokens
     if settings.num_top_logits is None:
-        return tokens * rank.model.text.vocab_size * FP32
-    return tokens * settings.num_top_logits * (FP32 + 8)  # and which tokens they are
+        return run.tokens * rank.model.text.vocab_size * FP32
+    return run.tokens * settings.num_top_logits * (FP32 + 8)  # and which tokens they are
 
 
 def update(rank: Rank) -> Phase:
@@ -132,11 +131,10 @@ def update(rank: Rank) -> Phase:
 
 
 def validate(rank: Rank) -> Phase | None:
-    """One forward pass over a rank's share of ``val_global_batch_size`` rows."""
+    """One forward pass of so many rows as validation takes at once."""
     if rank.recipe.algorithm is Algorithm.GRPO:
         return None  # it generates
-    size = rank.recipe.loop.val_global_batch_size
-    run = rank.run(math.ceil(size / rank.layout.dp) * rank.rows_per_sample)
+    run = rank.run(rank.val_rows)
     chunk = rank.recipe.policy.logits_chunk_size
     w, tp = run.element_size, rank.layout.tp
     # the logit, its copy in fp32 where it is none or under a temperature, and the log-softmax
@@ -154,10 +152,16 @@ def validate(rank: Rank) -> Phase | None:
     else:
         logits = min(chunk, run.tokens) * rank.model.text.vocab_size * per_logit
     before: Parts = {**rank.static(), **gradient_buffers(rank)}
+    from_teacher = _from_teacher(rank, run)
     in_layer = {
         "gathered": rank.states.gathered + 3 * rank.states.gathered_block,
         "activations": forward_only(rank, run),
+        "logits": from_teacher,
     }
-    of_loss = {"gathered": rank.states.gathered, "activations": hidden, "logits": logits}
+    of_loss = {
+        "gathered": rank.states.gathered,
+        "activations": hidden,
+        "logits": logits + from_teacher,
+    }
     times = [Phase("validate", {**before, **parts}) for parts in (in_layer, of_loss)]
     return max(times, key=lambda phase: phase.total)

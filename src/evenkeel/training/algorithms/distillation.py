@@ -36,7 +36,7 @@ from evenkeel.training.algorithms.optimizer_step import (
 from evenkeel.training.algorithms.rollouts import Sampler
 from evenkeel.training.algorithms.sft import sft_measure
 from evenkeel.training.algorithms.warm_start import FrozenModel, warm_up
-from evenkeel.training.backends.interface import IGNORED_LABEL, ModelOutput, Sums
+from evenkeel.training.backends.interface import IGNORED_LABEL, ModelOutput, Sums, add_sums
 from evenkeel.training.data.batches import BatchSource, MicroBatch, open_dataset
 from evenkeel.training.data.prompts import PromptStream, open_prompts
 
@@ -170,7 +170,9 @@ class Distillation(TrainingAlgorithm):
         measure = partial(distillation_measure, settings=self._settings)
         total: dict[str, float] = {}
         for batches in self._val.one_pass():
-            sums = self._backend.forward(self._with_teacher(batches), measure)
+            sums: Sums = {}
+            for batch in batches:  # one by one: what the teacher says may be as large as logits
+                add_sums(sums, self._backend.forward(self._with_teacher([batch]), measure))
             for name, value in self._backend.reduce_sums(sums).items():
                 total[name] = total.get(name, 0.0) + value
         return {

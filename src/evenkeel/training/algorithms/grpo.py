@@ -17,6 +17,7 @@ from torch import Tensor
 
 from evenkeel import atomic_file
 from evenkeel.errors import InputError
+from evenkeel.recipes.schema import GenerationBackend
 from evenkeel.recipes.schema import Grpo as Settings
 from evenkeel.training.algorithms.grpo_objective import (
     ADVANTAGES,
@@ -48,13 +49,15 @@ class Grpo(TrainingAlgorithm):
         recipe, tokenizer = ingredients.recipe, ingredients.tokenizer
         assert recipe.grpo is not None
         self._ingredients, self._settings = ingredients, recipe.grpo
-        self._policy, self._backend = recipe.policy, ingredients.backend
+        self._recipe, self._policy, self._backend = recipe, recipe.policy, ingredients.backend
         _check_batch_size(self._settings, self._policy.train_global_batch_size)
         self._optimize = OptimizerStep(recipe, self._backend)
         self._sampler = Sampler(ingredients, weighted(self._settings.rewards))
         prompts = open_prompts(recipe, tokenizer, "train")
         self._prompts = PromptStream(prompts, recipe.seed, recipe.data.shuffle)
         self._val = open_prompts(recipe, tokenizer, "val")
+        generation = recipe.policy.generation
+        self._has_engine = generation and generation.backend is GenerationBackend.VLLM
         self._position = 0
         self._reference: FrozenModel | None = None
         if self._settings.reference_policy_kl_penalty > 0:
@@ -114,6 +117,9 @@ class Grpo(TrainingAlgorithm):
     def validate(self) -> dict[str, float]:
         """Share of validation prompts whose greedy answer is right, its reward and its length."""
         size = self._settings.val_global_batch_size
+        if not self._has_engine:  # an engine has a queue of its own
+            num_ranks = self._backend.place.size
+            size = self._recipe.val_samples_per_pass(num_ranks) * num_ranks
         rollouts: list[Rollout] = []
         for start in range(0, len(self._val), size):
             end = min(start + size, len(self._val))

@@ -74,11 +74,10 @@ def val_batches(
     recipe: Recipe, place: DataParallelPlace, samples: Samples, pad_id: int, group_size: int = 1
 ) -> BatchSource:
     """The validation set, one sample a row, so that a row is right or wrong as one answer."""
-    size = recipe.loop.val_global_batch_size
     return BatchSource(
         samples,
-        global_batch_size=size,
-        micro_batch_size=-(-size // place.size),
+        global_batch_size=recipe.loop.val_global_batch_size,
+        micro_batch_size=recipe.val_samples_per_pass(place.size),
         dp_rank=place.rank,
         dp_size=place.size,
         seed=recipe.seed,

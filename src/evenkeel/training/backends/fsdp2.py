@@ -115,7 +115,7 @@ class Fsdp2Backend(Backend):
         """See ``Backend``."""
         self.model.train(False)
         with torch.no_grad():
-            moved = [_moved(batch, self.device) for batch in micro_batches]
+            moved = (_moved(batch, self.device) for batch in micro_batches)
             return [reader(self._run(batch), batch) for batch in moved]
 
     def _run(self, batch: MicroBatch) -> ModelOutput:

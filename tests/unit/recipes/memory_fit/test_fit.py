@@ -101,13 +101,13 @@ def test_verdicts() -> None:
 
 def test_mends_make_it_fit_and_are_counted_as_the_command_line_would() -> None:
     name = "sft-llama3.1-8b-1n8g-fsdp2tp2sp"
-    wrong, models = of(name, "sft.val_global_batch_size=64")
+    wrong, models = of(name, "sft.val_micro_batch_size=16")
     assert wrong.verdict is Verdict.DOES_NOT_FIT
     found = mends(wrong, models)
-    assert found[0].changes[0][0] == "sft.val_global_batch_size"
+    assert found[0].changes[0][0] == "sft.val_micro_batch_size"
     for mend in found:
         assert mend.result.verdict is not Verdict.DOES_NOT_FIT
-        again, _ = of(name, "sft.val_global_batch_size=64", *mend.overrides)
+        again, _ = of(name, "sft.val_micro_batch_size=16", *mend.overrides)
         assert again.peak == mend.result.peak
 
 
@@ -115,7 +115,7 @@ def test_mends_work_together_where_one_is_not_enough() -> None:
     wrong, models = of(
         "sft-llama3.1-8b-1n8g-fsdp2tp2sp",
         "policy.train_micro_batch_size=8",
-        "sft.val_global_batch_size=64",
+        "sft.val_micro_batch_size=16",
         "policy.parallel.sequence_parallel=false",
         on=card(None, 64),
     )
