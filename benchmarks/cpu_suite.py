@@ -3,10 +3,10 @@
     uv run python benchmarks/cpu_suite.py [--suite nightly_cpu] [--only RECIPE] [--cold] [--json]
 
 Cold is one call of the driver in an empty directory, from the import of torch to the verdict.
-Continued is two: the first is asked to stop when a quarter of the time after its start has passed
-(the stop request that ``evenkeel watch`` writes), the second goes on from its checkpoint. Both must
-end with status 0, and hold the same values, to the bit, of every metric that is not a speed or a
-memory. Prints a table as rows come in; the exit status is 1 where one of this does not hold.
+Continued is two: the first is asked to stop a quarter of the way through its training time (by the
+stop request that ``evenkeel watch`` writes), the second goes on from its checkpoint. Both must end
+with status 0, and hold the same values, to the bit, of every metric that is not a speed or a
+memory. Prints a row as soon as it is there; the exit status is 1 where one of this does not hold.
 """
 
 from __future__ import annotations

@@ -27,6 +27,9 @@ _LEAST_STEPS_FOR_TARGET = 20
 _LEAST_STEPS_FOR_NOISE = 10
 _PER_STEP_NOISE = 6.0
 _NOISE_SPREAD = 1.5
+_TIED = 4.0
+"""Times 1/K: the squared spread that K equal numbers may hide, in units of the usual one. With it,
+one healthy run in a hundred is flagged at most, for K of 1 to 8 (``benchmarks/calibration.py``)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,15 +168,15 @@ def _tie_floor(values: Array, context: _Context) -> Array:
 
     They are deterministic, or the ticks of their quantum are too wide to tell the runs apart, and
     the next run may well be a tick away. Ticks are about as wide as spreads usually are; the more
-    runs agree, the narrower the spread must be in terms of ticks. Whole curves that agree to the
-    last digit cannot be an accident of rounding.
+    runs agree, the narrower the spread must be in terms of ticks, and a single run hides most.
+    Whole curves that agree to the last digit cannot be an accident of rounding.
     """
     old = values[:, : context.num_baseline]
     tied = (old == old[:, :1]).all(axis=(1, 2))
-    if values.shape[2] >= _LEAST_STEPS_FOR_SHAPE or context.num_baseline < 2:
+    if values.shape[2] >= _LEAST_STEPS_FOR_SHAPE:
         return np.zeros(len(values))
     usual = np.exp([prior.log_center for prior in context.priors])
-    return np.asarray(np.where(tied, usual * np.sqrt(3 / context.num_baseline), 0.0))
+    return np.asarray(np.where(tied, usual * np.sqrt(_TIED / context.num_baseline), 0.0))
 
 
 def _final(coarse: Array, context: _Context, tie_floor: Array) -> Items:
