@@ -47,12 +47,19 @@ _HOST_MEMORY = re.compile(
     r"|Cannot allocate memory|MemoryError|DefaultCPUAllocator: can't allocate"
 )
 _DEVICE_MEMORY = re.compile(r"CUDA out of memory|torch\.(cuda\.)?OutOfMemoryError")
+# how a program sees that its device is gone, or that it has done something wrong itself
+_DEVICE_ERROR = re.compile(r"CUDA error|CUDA driver error|CUBLAS_STATUS|CUDNN_STATUS|NCCL error")
 # whoever sees one of these has a fault in the code or the numbers, on whatever machine
 _NEVER_HARDWARE = re.compile(
     r"illegal memory access|device-side assert|AssertionError|\bnan\b|non-finite", re.IGNORECASE
 )
+# an Xid of the NVIDIA driver; 13, 31, 43 and 45 are what a program does to itself
+# (https://docs.nvidia.com/deploy/xid-errors)
+_XID = r"\bX(?:id|ID)\b[ :]*(?:\([^)]*\))?[ :]*(?!(?:13|31|43|45)\b)\d+"
+# the driver's words, believed without a traceback: nothing but a broken device causes them
+_DEVICE_FAULT = re.compile(rf"uncorrectable ECC|fallen off the bus|{_XID}")
 _HARDWARE = re.compile(
-    r"uncorrectable ECC|\bXid\b|fallen off the bus|NVLink.*error|nccl(System|Remote)Error"
+    rf"{_DEVICE_FAULT.pattern}|NVLink.*error|nccl(System|Remote)Error"
     r"|unhandled system error|ibv_\w+ failed|Stale file handle|Remote I/O error"
     r"|Input/output error|Transport endpoint is not connected|no CUDA-capable device"
     r"|RendezvousConnectionError|RendezvousTimeoutError"
@@ -90,12 +97,13 @@ def find_crash(log: str) -> Crash | None:
     tracebacks = _tracebacks(log.splitlines())
     primary = [found for found in tracebacks if not _SECONDARY.search(found.exception)]
     chosen = next(iter([*primary, *tracebacks]), None)
-    if chosen is not None and (primary or not _FATAL.search(log)):
+    told_otherwise = _FATAL.search(log) or _DEVICE_FAULT.search(log)
+    if chosen is not None and (primary or not told_otherwise):
         text = "\n".join(_shortened(chosen.lines))
         return Crash(chosen.exception, text, chosen.prefix.strip(), _kind(text, log))
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     for index, line in enumerate(lines):
-        if _FATAL.search(line) or _HOST_MEMORY.search(line):
+        if any(sign.search(line) for sign in (_FATAL, _HOST_MEMORY, _DEVICE_FAULT)):
             text = "\n".join(lines[max(0, index - 3) : index + 12])
             return Crash(line, text, "", _kind(text, log))
     return None
@@ -168,6 +176,6 @@ def _kind(text: str, log: str) -> CrashKind:
     # Slurm's own line about memory stands outside of any traceback
     if _HOST_MEMORY.search(text) or re.search(r"slurmstepd\S*: error: .*(memory|oom)", log, re.I):
         return CrashKind.HOST_MEMORY
-    if _HARDWARE.search(text):
+    if _HARDWARE.search(text) or (_DEVICE_ERROR.search(text) and _DEVICE_FAULT.search(log)):
         return CrashKind.HARDWARE
     return CrashKind.CODE

@@ -220,16 +220,19 @@ def test_a_node_on_which_recipes_failed_is_left_out_of_their_retries(
 ) -> None:
     monkeypatch.setattr(intervention, "_apart", lambda act, *arguments: act(*arguments))
     bad, *others = cluster.nodes
-    broken = shlex.join([sys.executable, "-c", "raise RuntimeError('uncorrectable ECC error')"])
-    fails = f'[ "$SLURMD_NODENAME" != {bad} ] || {{ {broken}; exit 1; }}\n'
+    signs = {
+        "a": shlex.join([sys.executable, "-c", "raise RuntimeError('uncorrectable ECC error')"]),
+        "b": shlex.join(["echo", "NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus."]),
+    }
     # only the bad node is free until both have failed on it
     blockers = [cluster.submit("sleep 300", "--exclusive", f"--nodelist={one}") for one in others]
     for blocker in blockers:
         cluster.wait_for(blocker, "RUNNING")
-    submissions = [
-        make_submission(tmp_path / letter, fails + driver_that_trains(), name=f"sft-{letter}-1n1g")
-        for letter in "ab"
-    ]
+    submissions = []
+    for letter, sign in signs.items():
+        fails = f'[ "$SLURMD_NODENAME" != {bad} ] || {{ {sign}; exit 1; }}\n'
+        body = fails + driver_that_trains()
+        submissions.append(make_submission(tmp_path / letter, body, name=f"sft-{letter}-1n1g"))
     for record in [submit(submission)[0] for submission in submissions]:
         cluster.wait_for(job_id(record), "FAILED")
     cluster.run("scancel", *map(str, blockers))

@@ -159,6 +159,62 @@ def test_a_long_traceback_keeps_its_ends() -> None:
     assert lines[-1] == "RecursionError: too deep"
 
 
+OFF_THE_BUS = (
+    "[ 8123.4] NVRM: Xid (PCI:0000:3b:00): 79, pid=4711, name=python, GPU has fallen off the bus."
+)
+LOST_PARTNER = """\
+[rank1]: Traceback (most recent call last):
+[rank1]:   File "train.py", line 9, in step
+[rank1]: torch.distributed.DistBackendError: NCCL error: remote process exited
+"""
+LAUNCH_FAILURE = """\
+Traceback (most recent call last):
+  File "train.py", line 9, in step
+torch.AcceleratorError: CUDA error: unspecified launch failure
+"""
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        f"step 7\n{OFF_THE_BUS}\n",
+        "NVRM: Xid (PCI:0000:3b:00): 48, pid=1, Ch 00000010\nnode-3: epilog done\n",
+        f"{LOST_PARTNER}{OFF_THE_BUS}\n",
+        f"{OFF_THE_BUS}\nAborted (core dumped)\n",
+    ],
+)
+def test_the_drivers_own_line_tells_a_broken_device_without_a_traceback(log: str) -> None:
+    crash = find_crash(log)
+    assert crash is not None
+    assert crash.kind is CrashKind.HARDWARE
+    assert "NVRM: Xid" in crash.headline
+
+
+def test_a_device_error_is_the_hardwares_where_the_driver_says_so() -> None:
+    alone = find_crash(LAUNCH_FAILURE)
+    explained = find_crash(f"{LAUNCH_FAILURE}some later line\n{OFF_THE_BUS}\n")
+    assert alone is not None
+    assert explained is not None
+    assert (alone.kind, explained.kind) == (CrashKind.CODE, CrashKind.HARDWARE)
+    assert alone.text == explained.text
+
+
+@pytest.mark.parametrize("number", [13, 31, 43, 45])
+def test_an_xid_that_programs_cause_is_no_fault_of_the_hardware(number: int) -> None:
+    line = f"NVRM: Xid (PCI:0000:3b:00): {number}, pid=4711, name=python, Ch 00000010\n"
+    assert find_crash(line) is None
+    for log in (f"{LAUNCH_FAILURE}{line}", f"{line}Aborted (core dumped)\n"):
+        crash = find_crash(log)
+        assert crash is not None
+        assert crash.kind is CrashKind.CODE
+
+
+def test_a_bug_stays_a_bug_beside_a_broken_device() -> None:
+    crash = find_crash(f"{ONE}{OFF_THE_BUS}\n")
+    assert crash is not None
+    assert crash.kind is CrashKind.CODE
+
+
 NEVER_MET = """\
 Traceback (most recent call last):
   File "rendezvous.py", line 156, in _create_tcp_store
@@ -189,7 +245,16 @@ def test_a_good_log_has_no_crash() -> None:
     assert find_crash("") is None
 
 
-@given(st.text(alphabet=st.sampled_from("Tab :\n[]0|+"), max_size=200), st.integers(0, 5))
-def test_any_text_is_read(text: str, cut: int) -> None:
-    find_crash(text)
-    find_crash(TORCHRUN[cut * 50 :] + text)
+@given(
+    st.text(alphabet=st.sampled_from("Tab :\n[]0|+"), max_size=200),
+    st.integers(0, len(TORCHRUN)),
+)
+def test_of_any_text_the_headline_is_a_line_that_is_in_it(text: str, cut: int) -> None:
+    for log in (text, TORCHRUN[cut:] + text, text + TORCHRUN[:cut], CHAINED[:cut] + text):
+        crash = find_crash(log)
+        if crash is not None:
+            assert crash.headline or crash.text  # a traceback may be cut off before its exception
+            assert crash.headline in log
+            assert "\n" not in crash.headline
+            assert crash.rank in log
+            assert all(line.strip() in log for line in crash.text.splitlines())

@@ -198,6 +198,18 @@ CASES: list[tuple[str, Evidence, Outcome, str]] = [
         "ECC",
     ),
     (
+        "a card that fell off, and nobody printed a traceback",
+        Evidence(
+            PROGRESS,
+            report("FAILED"),
+            journal=journal("start n1", "end 1"),
+            attempts=attempt(1),
+            output="step 40\nNVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.\n",
+        ),
+        Outcome.HARDWARE,
+        "Xid (PCI:0000:3b:00): 79",
+    ),
+    (
         "no place for its output",
         Evidence(PROGRESS, report("FAILED", exit_status=0, signal=53)),
         Outcome.BAD_SUBMISSION,
