@@ -6,6 +6,8 @@ No other module puts such a path together.
 from __future__ import annotations
 
 import glob
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,6 +134,34 @@ class Repository:
         """The YAML of a recipe; ``kind`` is ``llm`` or ``vlm``."""
         return self.recipes_dir / kind / f"{name}.yaml"
 
+    def drivers(self) -> list[Path]:
+        """Every driver script, sorted: those in the folders of ``suites_dir``, however deep."""
+        suites = SUITES.as_posix()
+        found = sorted(files_below(self.root, suites, (".sh",)))
+        return [self.root / path for path in found if path.count("/") > suites.count("/") + 1]
+
+    def find_driver(self, name: str) -> Path:
+        """The one driver called ``name`` anywhere below ``suites_dir``.
+
+        Raises:
+            InputError: there is none, or more than one.
+        """
+        drivers = self.drivers()
+        found = [path for path in drivers if path.stem == name]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InputError(
+                f"{len(found)} drivers are called {name!r}: {', '.join(map(str, found))}",
+                fix="rename one of them: a recipe's name stands for it everywhere",
+            )
+        hint = did_you_mean(name, [path.stem for path in drivers])
+        raise InputError(
+            f"no driver {name!r}{hint}",
+            path=self.suites_dir,
+            fix="name a driver below it without .sh",
+        )
+
     def find_recipe(self, name: str) -> Path:
         """The one YAML called ``name`` anywhere below ``recipes_dir``.
 
@@ -150,3 +180,27 @@ class Repository:
             f"no recipe {name!r} below {self.recipes_dir}{did_you_mean(name, names)}",
             fix="name a file below it without .yaml, or pass the path of a YAML file",
         )
+
+
+def files_below(root: Path, folder: str, suffixes: tuple[str, ...]) -> Iterator[str]:
+    """Files below ``folder``, relative to the root; results beside a driver are no part of it."""
+    entries = _entries(root / folder)
+    names = {entry.name for entry in entries}
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        path = f"{folder}/{entry.name}"
+        if entry.name.endswith(suffixes):
+            # a link to nowhere is listed too: whoever reads it says what is wrong
+            if not entry.is_dir():
+                yield path
+        elif entry.is_dir(follow_symlinks=False) and f"{entry.name}.sh" not in names:
+            yield from files_below(root, path, suffixes)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except OSError:
+        return []

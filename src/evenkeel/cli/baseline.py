@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from evenkeel.errors import EXIT_OK, InputError
+from evenkeel.run_paths import Repository
 
 EPILOG = """\
 examples:
@@ -91,7 +92,7 @@ def _record(args: argparse.Namespace) -> int:
     else:
         from evenkeel.launch import baseline_runs
 
-        driver = baseline_files.driver_of(args.name, args.root)
+        driver = Repository.around(args.root or Path.cwd()).find_driver(args.name)
         sources = baseline_runs.record(driver, args.runs, args.evidence, num_twins=args.twins)
     evidence = [read_evidence(path).without(args.without) for path in sources]
     recipe = args.name or str(evidence[0].record.get("recipe") or "")

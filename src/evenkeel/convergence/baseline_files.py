@@ -49,20 +49,6 @@ def of_recipe(repository: Repository, name: str) -> list[Path]:
     return sorted(repository.baselines_dir.glob(f"*/{name}/*.json"))
 
 
-def driver_of(name: str, root: Path | None) -> Path:
-    """The driver script of a recipe.
-
-    Raises:
-        InputError: there is none of this name.
-    """
-    repository = Repository.around(root or Path.cwd())
-    for kind in ("llm", "vlm"):
-        if repository.driver(kind, name).is_file():
-            return repository.driver(kind, name)
-    names = [path.stem for path in repository.suites_dir.glob("*/*.sh")]
-    raise InputError(f"no driver {name!r}{did_you_mean(name, names)}", path=repository.suites_dir)
-
-
 def standard_path(baseline: Baseline, root: Path | None) -> Path:
     """``tests/baselines/{llm,vlm}/<recipe>/<platform>.json``.
 

@@ -26,25 +26,36 @@ class DriverWord:
 def find(words: Sequence[str], root: Path | None = None) -> list[DriverWord]:
     """Each word as a path: below the working directory, else below ``root`` or its suites.
 
-    A word without a folder and without ``.sh`` is the name of a recipe. A word that is nothing
-    of all this keeps its own path, so that whoever reads it says what is missing.
+    A word without a folder is the name of a recipe, with or without ``.sh``. A word that is
+    nothing of all this keeps its own path, so that whoever reads it says what is missing.
     """
-    return [DriverWord(word, _path(word, root)) for word in words]
+    by_name: dict[str, list[Path]] | None = None
+    found = []
+    for word in words:
+        path = _path(word, root)
+        if path is None and root is not None and "/" not in word:
+            by_name = _by_name(root) if by_name is None else by_name
+            named = by_name.get(word.removesuffix(".sh"), [])
+            path = str(named[0]) if len(named) == 1 else None
+        found.append(DriverWord(word, word if path is None else path))
+    return found
 
 
-def _path(word: str, root: Path | None) -> str:
+def _path(word: str, root: Path | None) -> str | None:
     if os.path.exists(word):  # noqa: PTH110 - hundreds of these stand between a user and an answer
         return word
     if root is not None and not os.path.isabs(word):  # noqa: PTH117
         for folder in (root, root / SUITES):
             if (folder / word).is_file():
                 return str(folder / word)
-        if "/" not in word:
-            name = word.removesuffix(".sh")
-            found = sorted((root / SUITES).glob(f"*/{name}.sh"))
-            if len(found) == 1:
-                return str(found[0])
-    return word
+    return None
+
+
+def _by_name(root: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in Repository(root).drivers():
+        found.setdefault(path.stem, []).append(path)
+    return found
 
 
 def all_below(root: Path) -> list[DriverWord]:
@@ -53,7 +64,7 @@ def all_below(root: Path) -> list[DriverWord]:
     Raises:
         InputError: there is none.
     """
-    found = sorted((root / SUITES).glob("*/*.sh"))
+    found = Repository(root).drivers()
     if not found:
         raise InputError(
             f"no driver below {root / SUITES}", fix="pass --root DIR, or name drivers by path"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from evenkeel.recipes.lint.claims import is_algorithm, read_claims, words_of
 from evenkeel.recipes.lint.driver_file import DriverFile
 from evenkeel.recipes.lint.listing_file import ListingFile
 from evenkeel.recipes.lint.recipe_file import RecipeFile, RecipeFiles
+from evenkeel.run_paths import files_below
 
 SUITES = "tests/test_suites"
 CONFIGS = "examples/configs"
@@ -45,13 +46,13 @@ class Tree:
                 path=root,
                 fix="name the root of a recipe collection with --root DIR",
             )
-        scripts = sorted(_files(root, SUITES, (".sh",)))
+        scripts = sorted(files_below(root, SUITES, (".sh",)))
         self._scripts = frozenset(scripts)
-        self.recipes = sorted(_files(root, RECIPES, (".yaml", ".yml")))
+        self.recipes = sorted(files_below(root, RECIPES, (".yaml", ".yml")))
         self.recipe_paths = frozenset(self.recipes)
         self.files = RecipeFiles(root)
         self.listings = sorted(
-            path for path in _files(root, SUITES, (".txt",)) if _is_listing(root, path)
+            path for path in files_below(root, SUITES, (".txt",)) if _is_listing(root, path)
         )
         self.base: str | None = None
         """The git revision that recipes are compared with; None: found."""
@@ -215,14 +216,6 @@ def mirrored_driver(recipe: str) -> str:
     return f"{SUITES}{recipe.removeprefix(RECIPES).rsplit('.', 1)[0]}.sh"
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as found:
-            return list(found)
-    except OSError:
-        return []
-
-
 def _is_listing(root: Path, path: str) -> bool:
     """Whether a file lists drivers or, in the suites folder itself, nothing; prose does neither."""
     try:
@@ -233,19 +226,3 @@ def _is_listing(root: Path, path: str) -> bool:
     if not named:
         return path.rpartition("/")[0] == SUITES
     return any(row.endswith(".sh") and " " not in row for row in named)
-
-
-def _files(root: Path, folder: str, suffixes: tuple[str, ...]) -> Iterator[str]:
-    """Files below ``folder``, relative to the root; results beside a driver are no part of it."""
-    entries = _entries(root / folder)
-    names = {entry.name for entry in entries}
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        path = f"{folder}/{entry.name}"
-        if entry.name.endswith(suffixes):
-            # a link to nowhere is listed too: whoever reads it says what is wrong
-            if not entry.is_dir():
-                yield path
-        elif entry.is_dir(follow_symlinks=False) and f"{entry.name}.sh" not in names:
-            yield from _files(root, path, suffixes)
