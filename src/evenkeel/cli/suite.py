@@ -11,7 +11,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from evenkeel.errors import EXIT_FINDING, EXIT_OK, InputError
+from evenkeel.convergence.verdict import Verdict
+from evenkeel.errors import EXIT_FINDING, EXIT_OK, InputError, did_you_mean
 from evenkeel.launch.plan import format_hours
 from evenkeel.recipes import config_block, name_exception, suite, vocabulary
 from evenkeel.recipes import name as names
@@ -107,10 +108,9 @@ def run(args: argparse.Namespace) -> int:
         else suite.listings(repository.root)
     )
     words = vocabulary.load(repository.root)
-    by_suite = [
-        (listing, [row for row in _rows(listing, repository, words) if _wanted(row, args)])
-        for listing in found
-    ]
+    read = [(listing, _rows(listing, repository, words)) for listing in found]
+    _refuse_unknown(args, words, [row for _, rows in read for row in rows])
+    by_suite = [(listing, [row for row in rows if _wanted(row, args)]) for listing, rows in read]
     if args.action == "list":
         _print_suites(by_suite, as_json=args.json)
     else:
@@ -157,6 +157,28 @@ def _last_verdict(driver: Path) -> str | None:
     except (OSError, ValueError, AttributeError):
         return None
     return verdict if isinstance(verdict, str) else None
+
+
+def _refuse_unknown(args: argparse.Namespace, words: Vocabulary, rows: Sequence[Row]) -> None:
+    """Raise for a filter that no recipe can pass, whatever the suites hold.
+
+    Raises:
+        InputError: an algorithm or backend that neither the vocabulary nor a recipe has, or
+            something else than a verdict.
+    """
+    named = [row.name for row in rows if row.name]
+    algorithms = {*words.algorithms, *(name.algo for name in named)}
+    backends = {*words.grammar.backends.values()}
+    for option, given, valid in (
+        ("--algo", args.algo, algorithms | {f"vlm_{algo}" for algo in algorithms}),
+        ("--backend", args.backend, backends),
+        ("--verdict", args.verdict and args.verdict.upper(), {one.value for one in Verdict}),
+    ):
+        if given and given not in valid:
+            raise InputError(
+                f"{option} {given!r}: there is none of that name{did_you_mean(given, valid)}",
+                fix=f"one of: {', '.join(sorted(valid))}",
+            )
 
 
 def _wanted(row: Row, args: argparse.Namespace) -> bool:

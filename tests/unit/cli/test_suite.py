@@ -124,3 +124,30 @@ def test_an_unknown_suite_and_a_root_without_suites_are_bad_input(
     assert main(["suite", "show", "nigtly", "--root", str(tree)]) == 2
     assert "did you mean 'nightly'?" in capsys.readouterr().err
     assert main(["suite", "list", "--root", str(tree / "tests" / "test_suites" / "llm")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        (["--backend", "fsdp3"], ["--backend 'fsdp3'", "did you mean 'fsdp", "fsdp2, megatron"]),
+        (["--algo", "grop"], ["--algo 'grop'", "did you mean 'grpo'", "sft", "vlm_grpo"]),
+        (["--verdict", "passed"], ["--verdict 'PASSED'", "did you mean 'PASS'", "REGRESSED"]),
+    ],
+)
+def test_a_filter_that_nothing_can_pass_is_refused_with_the_valid_ones(
+    tree: Path, capsys: pytest.CaptureFixture[str], filters: list[str], message: list[str]
+) -> None:
+    assert main(["suite", "show", *filters, "--root", str(tree)]) == 2
+    error = capsys.readouterr().err
+    assert [words for words in message if words not in error] == []
+
+
+def test_an_algorithm_that_only_a_recipe_knows_is_a_filter(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = "unheardof-llama3.2-1b-1n8g-fsdp2tp1"
+    suites = tree / "tests" / "test_suites"
+    (suites / "llm" / f"{own}.sh").write_text(BLOCK.format(nodes=1, minutes=15), encoding="utf-8")
+    (suites / "own.txt").write_text(f"llm/{own}.sh\n", encoding="utf-8")
+    assert main(["suite", "show", "--algo", "unheardof", "--root", str(tree)]) == 0
+    assert "1 recipe, 4 GPU-hours" in capsys.readouterr().out
