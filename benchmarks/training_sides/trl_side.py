@@ -55,20 +55,8 @@ def sft_trainer(case: Case, records: list[Fields], model: str, folder: str) -> t
     packing: Fields = {}
     if case.packed:
         packing = {"packing": True, "gradient_accumulation_steps": cases.PACKED_ROWS}
-    arguments = SFTConfig(
-        **_shared(case, folder),
-        **packing,
-        max_length=case.max_length,
-        per_device_train_batch_size=case.micro_batch_size,
-        train_sampling_strategy="sequential",
-    )
-    trainer = SFTTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=Dataset.from_dict(rows),
-        processing_class=byte_tokenizer(),
-    )
-    return trainer, _counted(trainer)
+    arguments = SFTConfig(**_shared(case, folder), **_in_order(case), **packing)
+    return _on_rows(SFTTrainer, arguments, model, rows)
 
 
 def dpo_trainer(case: Case, records: list[Fields], model: str, folder: str) -> tuple[Any, Any]:
@@ -78,20 +66,8 @@ def dpo_trainer(case: Case, records: list[Fields], model: str, folder: str) -> t
         rows["prompt"].append([_turn("user", record["prompt"])])
         for answer in ("chosen", "rejected"):
             rows[answer].append([_turn("assistant", record[answer])])
-    arguments = DPOConfig(
-        **_shared(case, folder),
-        beta=cases.PREFERENCE_BETA,
-        max_length=case.max_length,
-        per_device_train_batch_size=case.micro_batch_size,
-        train_sampling_strategy="sequential",
-    )
-    trainer = DPOTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=Dataset.from_dict(rows),
-        processing_class=byte_tokenizer(),
-    )
-    return trainer, _counted(trainer)
+    arguments = DPOConfig(**_shared(case, folder), **_in_order(case), beta=cases.PREFERENCE_BETA)
+    return _on_rows(DPOTrainer, arguments, model, rows)
 
 
 def grpo_trainer(case: Case, records: list[Fields], model: str, folder: str) -> tuple[Any, Any]:
@@ -118,7 +94,6 @@ def grpo_trainer(case: Case, records: list[Fields], model: str, folder: str) -> 
 
     arguments = GRPOConfig(
         **_shared(case, folder),
-        per_device_train_batch_size=case.micro_batch_size,
         num_generations=cases.ANSWERS_PER_PROMPT,
         max_completion_length=cases.MAX_ANSWER_TOKENS,
         beta=cases.KL_BETA,
@@ -144,6 +119,7 @@ _TRAINERS: dict[str, Callable[[Case, list[Fields], str, str], tuple[Any, list[in
 def _shared(case: Case, folder: str) -> Fields:
     return {
         "output_dir": folder,
+        "per_device_train_batch_size": case.micro_batch_size,
         "max_steps": case.num_steps + cases.WARM_UP_STEPS,
         "learning_rate": case.learning_rate,
         "lr_scheduler_type": "constant",
@@ -160,6 +136,22 @@ def _shared(case: Case, folder: str) -> Fields:
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def _in_order(case: Case) -> Fields:
+    """Samples as the set has them, cut at the length of ours."""
+    return {"max_length": case.max_length, "train_sampling_strategy": "sequential"}
+
+
+def _on_rows(trainer_class: Any, arguments: Any, model: str, rows: Fields) -> tuple[Any, list[int]]:
+    """The trainer, and the tokens of its micro-batches as it takes them."""
+    trainer = trainer_class(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_dict(rows),
+        processing_class=byte_tokenizer(),
+    )
+    return trainer, _counted(trainer)
 
 
 def _counted(trainer: Any) -> list[int]:

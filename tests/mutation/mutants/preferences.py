@@ -35,6 +35,17 @@ def _swapped(patch: Patch) -> None:
     patch("data.preferences:open_pairs", make)
 
 
+def reference_follows(train_step: Any) -> Any:
+    """A step of an algorithm with a reference, which then becomes the policy's copy."""
+
+    def followed(self: Any, step: int) -> Any:
+        result = train_step(self, step)
+        self._reference.copy(self._backend)
+        return result
+
+    return followed
+
+
 @mutant(
     "dpo-reference-updated",
     breaks="the reference follows the policy after every step",
@@ -42,15 +53,7 @@ def _swapped(patch: Patch) -> None:
     needs=("dpo",),
 )
 def _reference_updated(patch: Patch) -> None:
-    def make(original: Any) -> Any:
-        def train_step(self: Any, step: int) -> Any:
-            result = original(self, step)
-            self._reference.copy(self._backend)
-            return result
-
-        return train_step
-
-    patch("algorithms.dpo:Dpo.train_step", make)
+    patch("algorithms.dpo:Dpo.train_step", reference_follows)
 
 
 @mutant(

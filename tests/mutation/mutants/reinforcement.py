@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from mutants.preferences import reference_follows
 from mutants.registry import Patch, mutant
 
 
@@ -28,15 +29,7 @@ def _kl_sign(patch: Patch) -> None:
     needs=("grpo", "kl"),
 )
 def _reference_updated(patch: Patch) -> None:
-    def make(original: Any) -> Any:
-        def train_step(self: Any, step: int) -> Any:
-            result = original(self, step)
-            self._reference.copy(self._backend)
-            return result
-
-        return train_step
-
-    patch("algorithms.grpo:Grpo.train_step", make)
+    patch("algorithms.grpo:Grpo.train_step", reference_follows)
 
 
 def _change_advantages(patch: Patch, **settings: Any) -> None:

@@ -316,14 +316,37 @@ def add_correct_recipes(tree: ForeignTree) -> None:
                 block=config(nodes, 1000 if flag == "-long" else 100, 100),
                 base="grpo_math_1B_megatron.yaml",
             )
-    add_oddities(tree)
+    add_odd_names(tree)
+    add_odd_layouts(tree)
+    add_odd_folders(tree)
     add_odd_drivers(tree)
     add_odd_listings(tree)
 
 
-def add_oddities(tree: ForeignTree) -> None:
-    """Recipes that look wrong to a hasty reader."""
+# what follows looks wrong to a hasty reader, and is right
+def add_odd_names(tree: ForeignTree) -> None:
+    """Names that say less, or more, than the others; the recipes are plain."""
     tree.add("grpo-qwen2.5-1.5b-1n1g-fsdp2tp1", "", listing="release")
+    tree.add(
+        "grpo-deepscaler-1.5b-8K",
+        policy("max_total_sequence_length: 8192", "dynamic_batching: {enabled: True}")
+        + cluster(1, 8),
+    )
+    tree.add(
+        "grpo-deepscaler-1.5b-16K",
+        "policy:\n  max_total_sequence_length: 16384\n",
+        base="recipes/llm/grpo-deepscaler-1.5b-8K.yaml",
+    )
+    tree.add(
+        "vlm_grpo-qwen2.5-vl-3b-instruct-clevr-1n2g-dtensor2tp1.v1",
+        cluster(1, 2),
+        folder="vlm",
+        checks=('data["validation/accuracy"]["200"] > 0.9',),
+    )
+
+
+def add_odd_layouts(tree: ForeignTree) -> None:
+    """Ranks that are given out in unusual ways, or by the driver."""
     tree.add(
         "sft-llama3.2-1b-2n8g-fsdp2tp1",
         "",
@@ -345,16 +368,6 @@ def add_oddities(tree: ForeignTree) -> None:
         block=config(2),
     )
     tree.add(
-        "grpo-deepscaler-1.5b-8K",
-        policy("max_total_sequence_length: 8192", "dynamic_batching: {enabled: True}")
-        + cluster(1, 8),
-    )
-    tree.add(
-        "grpo-deepscaler-1.5b-16K",
-        "policy:\n  max_total_sequence_length: 16384\n",
-        base="recipes/llm/grpo-deepscaler-1.5b-8K.yaml",
-    )
-    tree.add(
         "grpo-qwen3-30ba3b-8n8g-megatron",
         policy(
             'model_name: "Qwen/Qwen3-30B-A3B"',
@@ -367,6 +380,22 @@ def add_oddities(tree: ForeignTree) -> None:
         base="grpo_math_1B_megatron.yaml",
         block=config(8),
     )
+    tree.add(
+        "grpo-qwen2.5-32b-32n8g-fsdp2tp8sp-actckpt-long.v3",
+        policy(
+            "model_name: Qwen/Qwen2.5-32B",
+            "dtensor_cfg:",
+            "  tensor_parallel_size: 8",
+            "  sequence_parallel: True",
+            "  activation_checkpointing: True",
+        )
+        + cluster(32, 8),
+        block=config(32, 20, 2),
+    )
+
+
+def add_odd_folders(tree: ForeignTree) -> None:
+    """Recipes in a folder of their own, with a base beside them."""
     tree.add(
         "grpo-deepseek-v3-32n8g-async-1off",
         policy(
@@ -407,24 +436,6 @@ def add_oddities(tree: ForeignTree) -> None:
         block=config(16),
         folder="llm/performance",
         listing="performance",
-    )
-    tree.add(
-        "vlm_grpo-qwen2.5-vl-3b-instruct-clevr-1n2g-dtensor2tp1.v1",
-        cluster(1, 2),
-        folder="vlm",
-        checks=('data["validation/accuracy"]["200"] > 0.9',),
-    )
-    tree.add(
-        "grpo-qwen2.5-32b-32n8g-fsdp2tp8sp-actckpt-long.v3",
-        policy(
-            "model_name: Qwen/Qwen2.5-32B",
-            "dtensor_cfg:",
-            "  tensor_parallel_size: 8",
-            "  sequence_parallel: True",
-            "  activation_checkpointing: True",
-        )
-        + cluster(32, 8),
-        block=config(32, 20, 2),
     )
 
 
