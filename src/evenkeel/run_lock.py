@@ -201,7 +201,7 @@ class RunLock:
     def _remove_older(self) -> None:
         """All but the one before: its number shows where this one came from."""
         for path in self._folder.glob("*.json"):
-            if path.stem.isdigit() and int(path.stem) < self.token - 1:
+            if path.stem.isdecimal() and int(path.stem) < self.token - 1:
                 path.unlink(missing_ok=True)
 
     def _beat(self, heartbeat_s: float) -> None:
@@ -226,7 +226,7 @@ def require_current(paths: RunPaths, environ: Mapping[str, str]) -> None:
         RunLostError: somebody has taken over, so nothing may be written any more.
     """
     token = environ.get(TOKEN_VARIABLE, "")
-    if token.isdigit() and not is_current(paths, int(token)):
+    if token.isdecimal() and not is_current(paths, int(token)):
         raise RunLostError(
             f"another writer has taken over this run directory: {read_holder(paths)}",
             path=paths.root,
@@ -241,7 +241,7 @@ def read_holder(paths: RunPaths) -> Holder | None:
         InputError: the newest lock is not a lock.
     """
     try:
-        tokens = [int(path.stem) for path in paths.lock_dir.glob("*.json") if path.stem.isdigit()]
+        tokens = [int(path.stem) for path in paths.lock_dir.glob("*.json") if path.stem.isdecimal()]
         if not tokens:
             return None
         path = paths.lock_dir / f"{max(tokens)}.json"

@@ -222,7 +222,7 @@ class Cluster:
         for fields in parse_scontrol(self._call("scontrol", "-o", "show", "partition")):
             seconds = parse_duration_s(fields.get("MaxTime", ""))
             counts = [fields.get(key, "") for key in ("MaxNodes", "TotalNodes")]
-            nodes = [int(count) for count in counts if count.isdigit()]
+            nodes = [int(count) for count in counts if count.isdecimal()]
             found.append(
                 Partition(
                     name=fields["PartitionName"],

@@ -78,7 +78,7 @@ def local_report(submission: Submission, record: JobRecord) -> JobReport | None:
     until = time.time()
     if last.event == "end":
         until = last.time_s
-        status = int(last.detail) if last.detail.isdigit() else None
+        status = int(last.detail) if last.detail.isdecimal() else None
         state = JobState.COMPLETED if status == 0 else JobState.FAILED
     elif began.detail == socket.gethostname() and not _lives(began.job):
         state, signal = JobState.FAILED, 9

@@ -84,7 +84,7 @@ class SlurmSubmitter:
             words = ["flock", "--shared", str(in_flight), *words]
         said = self._run(words, script.parent).strip()
         answer = said.split(";")[0]  # "id" or "id;cluster"
-        if not answer.isdigit():
+        if not answer.isdecimal():
             raise MachineError(f"sbatch answered {said!r} instead of a job id")
         return int(answer)
 

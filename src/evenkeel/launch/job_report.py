@@ -132,7 +132,7 @@ def parse_squeue(text: str) -> list[JobReport]:
     reports = []
     for fields in _rows(text, 9):
         job_id, state, reason, nodes, start, end, elapsed, limit, name = fields
-        if job_id.isdigit():  # pending array tasks have ids such as 7_[0-3]; we submit none
+        if job_id.isdecimal():  # pending array tasks have ids such as 7_[0-3]; we submit none
             reports.append(
                 JobReport(
                     job_id=int(job_id),
@@ -157,7 +157,7 @@ def parse_sacct(text: str) -> list[JobReport]:
     reports = []
     for fields in _rows(text, 9):
         job_id, state, exit_code, nodes, start, end, elapsed, limit, name = fields
-        if job_id.isdigit():
+        if job_id.isdecimal():
             status, signal = parse_exit_code(exit_code)
             reports.append(
                 JobReport(
@@ -167,8 +167,8 @@ def parse_sacct(text: str) -> list[JobReport]:
                     nodes="" if nodes in ("(null)", "None assigned") else nodes,
                     start=parse_time(start),
                     end=parse_time(end),
-                    elapsed_s=int(elapsed) if elapsed.isdigit() else 0,
-                    limit_minutes=float(limit) if limit.isdigit() else None,
+                    elapsed_s=int(elapsed) if elapsed.isdecimal() else 0,
+                    limit_minutes=float(limit) if limit.isdecimal() else None,
                     exit_status=status,
                     signal=signal,
                 )
@@ -180,7 +180,7 @@ def parse_scontrol_jobs(text: str) -> list[JobReport]:
     """Lines of ``scontrol -o show job``."""
     reports = []
     for fields in parse_scontrol(text):
-        if not fields.get("JobId", "").isdigit():
+        if not fields.get("JobId", "").isdecimal():
             continue
         status, signal = parse_exit_code(fields.get("ExitCode", ""))
         restarts, nodes = fields.get("Restarts", ""), fields.get("NodeList", "")
@@ -198,7 +198,7 @@ def parse_scontrol_jobs(text: str) -> list[JobReport]:
                 limit_minutes=_minutes(parse_duration_s(fields.get("TimeLimit", ""))),
                 exit_status=status,
                 signal=signal,
-                restarts=int(restarts) if restarts.isdigit() else None,
+                restarts=int(restarts) if restarts.isdecimal() else None,
             )
         )
     return reports

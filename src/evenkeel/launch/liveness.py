@@ -28,7 +28,7 @@ def last_run(submission: Submission) -> int:
     numbers = [
         path.name[len("run-") : -len(".json")] for path in submission.launch_dir.glob("run-*.json")
     ]
-    return max((int(number) for number in numbers if number.isdigit()), default=0)
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)
 
 
 def liveness_of(launches: Sequence[LaunchRecord], cluster: Cluster) -> dict[Path, Liveness]:

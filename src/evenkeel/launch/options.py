@@ -244,7 +244,7 @@ def _segment_size(
     if flags.segment_size is not None:
         size = flags.segment_size
     elif text := environment.get("SEGMENT_SIZE", "").strip():
-        if not text.isascii() or not text.isdigit():
+        if not text.isascii() or not text.isdecimal():
             raise InputError(f"SEGMENT_SIZE is {text!r}, not a whole number of nodes")
         size = int(text)
     else:

@@ -140,7 +140,7 @@ class Evidence:
     def script_status(self) -> int | None:
         """Of the job's script, by its journal; None where it did not come to its end."""
         last = self.journal[-1] if self.journal else None
-        if last is None or last.event != "end" or not last.detail.lstrip("-").isdigit():
+        if last is None or last.event != "end" or not last.detail.lstrip("-").isdecimal():
             return None
         return int(last.detail)
 
@@ -307,7 +307,7 @@ def parse_journal(text: str) -> tuple[JournalEvent, ...]:
     events = []
     for line in text.split("\n"):
         fields = line.split("\t")
-        if len(fields) == 5 and fields[1].isdigit() and fields[3].isdigit():
+        if len(fields) == 5 and fields[1].isdecimal() and fields[3].isdecimal():
             events.append(
                 JournalEvent(fields[0], float(fields[1]), fields[2], int(fields[3]), fields[4])
             )

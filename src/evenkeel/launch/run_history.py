@@ -182,7 +182,7 @@ def _rows(folder: Path) -> Iterator[list[str]]:
         except OSError:
             continue
         rows = (line.split("\t") for line in lines)
-        yield from (row for row in rows if len(row) >= 4 and row[1].isdigit())
+        yield from (row for row in rows if len(row) >= 4 and row[1].isdecimal())
 
 
 def _failed(submission: Submission, last_status: str | None) -> bool:

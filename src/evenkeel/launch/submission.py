@@ -90,7 +90,7 @@ def read_record(submission: Submission, run: int) -> JobRecord | None:
 def read_records(submission: Submission) -> list[JobRecord]:
     """The records of all jobs of the recipe in order, later continuations and retries included."""
     runs = [path.stem.removeprefix("run-") for path in submission.launch_dir.glob("run-*.json")]
-    found = (read_record(submission, run) for run in sorted(int(r) for r in runs if r.isdigit()))
+    found = (read_record(submission, run) for run in sorted(int(r) for r in runs if r.isdecimal()))
     return [record for record in found if record is not None]
 
 

@@ -141,7 +141,7 @@ class Interpolator:
     def _child(self, value: Any, step: str, above: str) -> Any:
         if isinstance(value, dict) and step in value:
             return value[step]
-        if isinstance(value, list) and step.isdigit() and int(step) < len(value):
+        if isinstance(value, list) and step.isdecimal() and int(step) < len(value):
             return value[int(step)]
         where = f"{above} has" if above else "there is"
         hint = did_you_mean(step, value) if isinstance(value, dict) else ""

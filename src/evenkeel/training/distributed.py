@@ -77,7 +77,7 @@ def rendezvous_address(environment: Mapping[str, str]) -> tuple[str, int]:
         return host, _number(environment, "MASTER_PORT", 0)
     job = _number(environment, "SLURM_JOB_ID", 0)
     step = environment.get("SLURM_STEP_ID", "0")
-    return host, 20000 + (job * 16 + (int(step) if step.isdigit() else 0)) % 20000
+    return host, 20000 + (job * 16 + (int(step) if step.isdecimal() else 0)) % 20000
 
 
 def _first_host(nodes: str) -> str:

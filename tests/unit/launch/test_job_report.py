@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evenkeel.launch import job_report
@@ -118,6 +118,7 @@ def test_node_lists(text: str, names: list[str]) -> None:
             assert shown.stdout.split() == names
 
 
+@example("²", [""])  # a digit, and yet none that int() reads
 @given(st.text(), st.lists(st.text(max_size=5), max_size=4))
 def test_no_answer_makes_a_parser_fail(text: str, words: list[str]) -> None:
     for noise in (text, SEPARATOR.join([text, *words, text] * 3)):
