@@ -92,7 +92,7 @@ def texts_at(root: Path, commit: str, paths: Iterable[str]) -> dict[str, str]:
         header = out[at:end].split()
         at = end + 1
         # "<object> blob <size>" and the content, or "<what was asked> missing"
-        if len(header) == 3 and header[2].isdecimal():
+        if len(header) == 3 and header[2].isdigit():
             size = int(header[2])
             if header[1] == b"blob":
                 found[path] = out[at : at + size].decode("utf-8", "replace")
