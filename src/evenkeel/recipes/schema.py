@@ -32,6 +32,7 @@ from evenkeel.recipes.declaration import AT_LEAST_0, AT_LEAST_1, POSITIVE, layou
 from evenkeel.recipes.policy import (
     Backend,
     Colocated,
+    DynamicBatching,
     Generation,
     GenerationBackend,
     Lora,
@@ -59,6 +60,7 @@ __all__ = [
     "Device",
     "Distillation",
     "Dpo",
+    "DynamicBatching",
     "Equivalence",
     "Generation",
     "GenerationBackend",
