@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from evenkeel.recipes.schema import Policy
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -80,6 +82,18 @@ def attend_per_sample(
         ]
         rows.append(torch.cat(samples, dim=1))
     return torch.cat(rows), None
+
+
+def attends_per_sample(policy: Policy, device: torch.device) -> bool:
+    """Whether packed rows are attended to sample by sample.
+
+    On a GPU so many small kernels are no gain, and a compiled layer would be compiled for each
+    new list of lengths.
+    """
+    packs, sees_images = policy.sequence_packing.enabled, policy.vision is not None
+    if policy.max_total_sequence_length < MIN_POSITIONS or sees_images:
+        return False
+    return packs and device.type == "cpu" and not policy.torch_compile
 
 
 def install_per_sample(model: PreTrainedModel) -> None:

@@ -118,6 +118,36 @@ def test_recomputing_gives_what_the_cache_gives(backend: Fsdp2Backend) -> None:
             assert torch.allclose(recompute(new, seen), expected, atol=1e-4)
 
 
+def test_rows_that_are_chosen_anew_go_on_as_they_were(backend: Fsdp2Backend) -> None:
+    ids = torch.tensor([[256, 256, 257, 49], [257, 258, 262, 51], [257, 258, 262, 53]])
+    mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]])
+    rows = torch.tensor([2, 0, 2, 2])
+    more = torch.tensor([[50], [52], [54], [50]])
+    seen = torch.cat([mask[rows], torch.ones_like(more)], 1)
+    recompute = RecomputingDecoder(lambda batch: last_logits_by(backend.read, batch))
+    with backend.decoder() as chosen, backend.decoder() as whole:
+        for decode in (chosen, recompute):
+            decode(ids, mask)
+            decode.select(rows)
+        whole(ids[rows], mask[rows])
+        for _ in range(20):  # beyond the room that the cache grows to first
+            expected = whole(more, seen).log_softmax(-1)
+            for decode in (chosen, recompute):
+                assert torch.allclose(decode(more, seen).log_softmax(-1), expected, atol=1e-4)
+            seen = torch.cat([seen, torch.ones_like(more)], 1)
+
+
+def test_answers_to_one_prompt_are_those_of_their_own(backend: Fsdp2Backend) -> None:
+    sampling = Sampling(temperature=20.0)
+    requests = [Request(PROMPTS[n % 2], 3 + 5 * (n % 3), 90 + n) for n in range(9)]
+    together = BuiltinEngine(backend, [STOP, 5, 6, 7], pad_id=256).generate(requests, sampling)
+    alone = BuiltinEngine(backend, [STOP, 5, 6, 7], pad_id=256, max_rows=1)
+    for a, b in zip(together, alone.generate(requests, sampling), strict=True):
+        assert (a.token_ids, a.is_finished) == (b.token_ids, b.is_finished)
+        assert a.log_probs == pytest.approx(b.log_probs, abs=1e-4)
+    assert len({len(each.token_ids) for each in together}) > 2
+
+
 def test_no_requests_give_no_answers(backend: Fsdp2Backend) -> None:
     assert BuiltinEngine(backend, [STOP], pad_id=256).generate([], GREEDY) == []
 

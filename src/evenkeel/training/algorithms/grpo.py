@@ -37,6 +37,7 @@ from evenkeel.training.backends.interface import ModelOutput
 from evenkeel.training.data.batches import MicroBatch
 from evenkeel.training.data.prompts import PromptStream, open_prompts
 from evenkeel.training.rewards import weighted
+from evenkeel.training.shared_prompts import shared_prompts
 
 STATE = "grpo.json"
 SCHEMA_VERSION = 1
@@ -182,7 +183,7 @@ class Grpo(TrainingAlgorithm):
             WEIGHTS: token_weights(lengths, size, self._settings.token_level_loss),
         }
         batches = [
-            [with_token_values(micro, values) for micro in source.global_batch(number)]
+            [_sharing(with_token_values(micro, values)) for micro in source.global_batch(number)]
             for number in range(1, len(rollouts) // size + 1)
         ]
         read = partial(_read, temperature=self._sampler.sampling.temperature)
@@ -195,6 +196,14 @@ class Grpo(TrainingAlgorithm):
                 _with_read(batch, self._reference.read(batch, read), REFERENCE) for batch in batches
             ]
         return batches
+
+
+def _sharing(batch: MicroBatch) -> MicroBatch:
+    """With the answers to a prompt told to share it, where rows hold one answer each."""
+    if batch.segment_ids is not None or batch.images:
+        return batch
+    shared = shared_prompts(batch.input_ids, batch.attention_mask, batch.labels)
+    return replace(batch, shared=shared)
 
 
 def _read(output: ModelOutput, batch: MicroBatch, temperature: float) -> dict[str, Tensor]:

@@ -31,15 +31,19 @@ class Decoder(Protocol):
         """
         ...
 
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows, (new batch,) indices; one may come several times."""
+        ...
+
 
 class CachingDecoder:
     """Keeps every layer's keys and values, so that a token costs one token's work."""
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
-        from transformers import DynamicCache
+        from evenkeel.training.backends.key_value_cache import growing_cache
 
         self._model, self._device = model, device
-        self._cache = DynamicCache()
+        self._cache = growing_cache()
         self._offsets: Tensor | int = 0
 
     def __call__(
@@ -55,9 +59,10 @@ class CachingDecoder:
         if not lets_model_count:
             positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -new_ids.shape[1] :]
             inputs["position_ids"] = positions + self._offsets
+        is_padded = bool(images) or not bool(attention_mask.all())
         output = self._model(
             input_ids=new_ids,
-            attention_mask=mask,
+            attention_mask=mask if is_padded else None,
             **inputs,
             past_key_values=self._cache,
             use_cache=True,
@@ -67,6 +72,13 @@ class CachingDecoder:
             self._offsets = vision_model.position_offsets(self._model)
         logits: Tensor = output.logits[:, -1].float()
         return logits
+
+    def select(self, rows: Tensor) -> None:
+        """See ``Decoder``."""
+        rows = rows.to(self._device)
+        self._cache.batch_select_indices(rows)
+        if isinstance(self._offsets, Tensor):
+            self._offsets = self._offsets[rows]
 
 
 class RecomputingDecoder:
@@ -84,6 +96,10 @@ class RecomputingDecoder:
         assert not images  # vision_model.check_recipe refuses what would get here
         self._ids = torch.cat([self._ids, new], dim=1) if self._ids.numel() else new
         return self._last_logits(left_padded_rows(self._ids, attention_mask.cpu()))
+
+    def select(self, rows: Tensor) -> None:
+        """See ``Decoder``."""
+        self._ids = self._ids[rows]
 
 
 def left_padded_rows(ids: Tensor, mask: Tensor) -> MicroBatch:

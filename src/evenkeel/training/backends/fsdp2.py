@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from evenkeel.errors import InputError
 from evenkeel.recipes.schema import Parallel, Policy, Precision, Recipe
-from evenkeel.training import attention, models, vision_model
+from evenkeel.training import attention, models, shared_prompts, vision_model
 from evenkeel.training.backends import chunked_head, lora, tensor_parallel, torch_state
 from evenkeel.training.backends.chunked_head import ChunkedOutput
 from evenkeel.training.backends.decoding import (
@@ -47,6 +47,7 @@ from evenkeel.training.backends.interface import (
 from evenkeel.training.backends.optimizer import adamw
 from evenkeel.training.data.batches import MicroBatch
 from evenkeel.training.distributed import World
+from evenkeel.training.shared_prompts import SharedPrompts
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -68,9 +69,12 @@ class Fsdp2Backend(Backend):
         self._row_multiple = self.mesh["tp"].size() if shares_sequence else 1
         self.model = self._build(recipe, config)
         self._head = chunked_head.install(self.model, policy)
-        self._attends_per_sample = attends_per_sample(policy, self.device)
+        self._attends_per_sample = attention.attends_per_sample(policy, self.device)
         if self._attends_per_sample:
             attention.install_per_sample(self.model)
+        self._shares_prompts = shared_prompts.can_share(recipe, config, self.device)
+        if self._shares_prompts:
+            shared_prompts.install(self.model)
         self._trains_updates = policy.lora is not None
         self._optimizer_settings = policy.optimizer
         self.reset_optimizer()
@@ -106,7 +110,7 @@ class Fsdp2Backend(Backend):
             # FSDP averages over data-parallel ranks, and the loss of the global batch is a sum
             torch.autograd.backward(share * self.place.size)
             add_sums(sums, reported)
-        finish_pending_sums(self.model)
+        tensor_parallel.finish_pending_sums(self.model)
         return sums
 
     def read(
@@ -124,6 +128,8 @@ class Fsdp2Backend(Backend):
         Rows are padded on the right, where causal attention never looks: without packing the
         model needs no mask.
         """
+        if self._shares_prompts and batch.shared is not None:
+            return self._run_shared(batch, batch.shared)
         seq = batch.input_ids.shape[1]
         extra = -seq % self._row_multiple
         input_ids = nn.functional.pad(batch.input_ids, (0, extra))
@@ -137,9 +143,24 @@ class Fsdp2Backend(Backend):
                 inputs["sample_lengths"] = attention.sample_lengths(segment_ids)
             inputs["position_ids"] = nn.functional.pad(batch.position_ids, (0, extra))
         logits: Tensor = self.model(input_ids=input_ids, use_cache=False, **inputs).logits
+        return self._output(logits[:, :seq])
+
+    def _run_shared(self, batch: MicroBatch, shared: SharedPrompts) -> ModelOutput:
+        """The same, with every prompt in the model once."""
+        logits: Tensor = self.model(
+            input_ids=batch.input_ids.flatten()[shared.sources][None],
+            position_ids=shared.position_ids,
+            attention_mask=shared_prompts.NOWHERE,
+            shared=shared,
+            use_cache=False,
+        ).logits
+        of_rows = logits[0].index_select(0, shared.places.flatten())
+        return self._output(of_rows.view(*shared.places.shape, -1))
+
+    def _output(self, logits: Tensor) -> ModelOutput:
         if self._head is not None:
-            return ChunkedOutput(logits[:, :seq], self._head)  # hidden states, in fact
-        return ModelOutput(logits[:, :seq])
+            return ChunkedOutput(logits, self._head)  # hidden states, in fact
+        return ModelOutput(logits)
 
     @contextmanager
     def decoder(self) -> Iterator[Decoder]:
@@ -234,18 +255,6 @@ class Fsdp2Backend(Backend):
             yield name, lora.merged_weight(self.model, name, weights)
 
 
-def attends_per_sample(policy: Policy, device: torch.device) -> bool:
-    """Whether packed rows are attended to sample by sample.
-
-    On a GPU so many small kernels are no gain, and a compiled layer would be compiled for each
-    new list of lengths.
-    """
-    packs, sees_images = policy.sequence_packing.enabled, policy.vision is not None
-    if policy.max_total_sequence_length < attention.MIN_POSITIONS or sees_images:
-        return False
-    return packs and device.type == "cpu" and not policy.torch_compile
-
-
 SUPPORTED_PARALLEL = {"tensor_parallel_size", "sequence_parallel"}
 
 
@@ -305,20 +314,6 @@ def gathered(model: nn.Module) -> Iterator[None]:
         for unit in units:
             unit.reshard()
             unit.set_reshard_after_forward(unit is not model, recurse=False)
-
-
-def finish_pending_sums(model: nn.Module) -> None:
-    """Give every gradient the placements of its weight.
-
-    Under sequence parallelism a norm's gradient is a sum over this rank's tokens only, and DTensor
-    leaves it pending (``Partial``); where FSDP is on, it has done this already.
-    """
-    for weight in model.parameters():
-        gradient = weight.grad
-        if not (isinstance(gradient, DTensor) and isinstance(weight, DTensor)):
-            continue
-        if gradient.placements != weight.placements:
-            weight.grad = gradient.redistribute(placements=weight.placements)
 
 
 def _recompute(block: nn.Module) -> None:

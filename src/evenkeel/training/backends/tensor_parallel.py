@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     ParallelStyle,
@@ -145,3 +145,17 @@ def _input_embedding(model: nn.Module) -> nn.Module:
 def _output_embedding(model: nn.Module) -> nn.Module | None:
     module: nn.Module | None = model.get_output_embeddings()  # type: ignore[operator]
     return module
+
+
+def finish_pending_sums(model: nn.Module) -> None:
+    """Give every gradient the placements of its weight.
+
+    Under sequence parallelism a norm's gradient is a sum over this rank's tokens only, and DTensor
+    leaves it pending (``Partial``); where FSDP is on, it has done this already.
+    """
+    for weight in model.parameters():
+        gradient = weight.grad
+        if not (isinstance(gradient, DTensor) and isinstance(weight, DTensor)):
+            continue
+        if gradient.placements != weight.placements:
+            weight.grad = gradient.redistribute(placements=weight.placements)

@@ -18,6 +18,7 @@ from evenkeel.training.data.chat_mask import Sample
 from evenkeel.training.data.order import order_of
 from evenkeel.training.data.packing import by_token_budget, first_fit_decreasing
 from evenkeel.training.data.samples import Samples, blank_of, open_dataset
+from evenkeel.training.shared_prompts import SharedPrompts
 
 __all__ = ["BatchSource", "MicroBatch", "Sample", "Samples", "open_dataset"]
 
@@ -53,6 +54,8 @@ class MicroBatch:
     """Arguments of a vision-language model, such as ``pixel_values``: the images of all rows, row
     by row and left to right, one after the other in the first dimension. Where no sample of the
     rows has one, a further row holds a blank image and trains nothing."""
+    shared: SharedPrompts | None = None
+    """How rows share their prompts, for backends that make use of it."""
 
 
 class BatchSource:

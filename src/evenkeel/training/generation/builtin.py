@@ -59,32 +59,29 @@ class BuiltinEngine(GenerationEngine):
     def _decode(
         self, decode: Decoder, requests: Sequence[Request], sampling: Sampling
     ) -> list[Completion]:
-        new_ids, mask = self._left_padded(requests)  # shape: (batch, longest prompt)
-        images = joined([image for request in requests for image in request.images])
-        limits = torch.tensor([request.max_new_tokens for request in requests])
-        seeds = [request.seed for request in requests]
-        running = torch.ones(len(requests), dtype=torch.bool)
-        finished = torch.zeros_like(running)
-        tokens, log_probs, written = [], [], []
-        for position in range(int(limits.max())):
-            logits = decode(new_ids, mask, images if position == 0 else {})
-            drawn, drawn_log_probs = next_tokens(logits, sampling, uniforms(seeds, position))
-            drawn = torch.where(running, drawn.cpu(), self._pad_id)
-            tokens.append(drawn)
-            log_probs.append(drawn_log_probs)
-            written.append(running)
-            finished = finished | (running & torch.isin(drawn, self._stop_ids))
-            running = ~finished & (limits > position + 1)
+        prompts, prompt_of = _distinct_prompts(requests)
+        ids, mask = self._left_padded(prompts)  # shape: (prompts, longest)
+        logits = decode(ids, mask, joined([image for each in prompts for image in each.images]))
+        if len(prompts) < len(requests):
+            decode.select(prompt_of)
+            logits, mask = logits[prompt_of], mask[prompt_of]
+        answers = _Answers(requests, self._stop_ids)
+        rows = torch.arange(len(requests))  # those that are still decoded
+        for position in range(answers.longest):
+            seeds = [requests[row].seed for row in rows.tolist()]
+            drawn, log_probs = next_tokens(logits, sampling, uniforms(seeds, position))
+            drawn = drawn.cpu()
+            running = answers.write(rows, position, drawn, log_probs.cpu())
             if not running.any():
                 break
-            new_ids = drawn[:, None]
-            mask = torch.cat([mask, torch.ones(len(requests), 1, dtype=mask.dtype)], dim=1)
-        return _completions(
-            torch.stack(tokens, dim=1),
-            torch.stack(log_probs, dim=1).cpu(),
-            torch.stack(written, dim=1),
-            finished,
-        )
+            drawn = torch.where(running, drawn, self._pad_id)
+            if 2 * int(running.sum()) <= len(rows):  # copying the cache pays only now and then
+                places = running.nonzero()[:, 0]
+                decode.select(places)
+                rows, mask, drawn = rows[places], mask[places], drawn[places]
+            mask = torch.cat([mask, torch.ones(len(rows), 1, dtype=mask.dtype)], dim=1)
+            logits = decode(drawn[:, None], mask)
+        return answers.completions()
 
     def _left_padded(self, requests: Sequence[Request]) -> tuple[Tensor, Tensor]:
         width = max(len(request.prompt_ids) for request in requests)
@@ -97,14 +94,53 @@ class BuiltinEngine(GenerationEngine):
         return ids, mask
 
 
-def _completions(
-    tokens: Tensor, log_probs: Tensor, written: Tensor, finished: Tensor
-) -> list[Completion]:
-    """One per row of (batch, new) tensors."""
-    lengths = written.sum(dim=1).tolist()
-    return [
-        Completion(row_tokens[:length], row_log_probs[:length], is_finished)
-        for row_tokens, row_log_probs, length, is_finished in zip(
-            tokens.tolist(), log_probs.tolist(), lengths, finished.tolist(), strict=True
+def _distinct_prompts(requests: Sequence[Request]) -> tuple[list[Request], Tensor]:
+    """One request of each prompt; and for every request which of them has its prompt."""
+    numbers: dict[object, int] = {}
+    firsts: list[Request] = []
+    places = []
+    for request in requests:
+        prompt = (tuple(request.prompt_ids), tuple(map(id, request.images)))
+        if prompt not in numbers:
+            numbers[prompt] = len(firsts)
+            firsts.append(request)
+        places.append(numbers[prompt])
+    return firsts, torch.tensor(places)
+
+
+class _Answers:
+    """What has been written of each answer."""
+
+    def __init__(self, requests: Sequence[Request], stop_ids: Tensor) -> None:
+        self._limits = torch.tensor([request.max_new_tokens for request in requests])
+        self._stop_ids = stop_ids
+        self._finished = torch.zeros(len(requests), dtype=torch.bool)
+        self._running = ~self._finished
+        self._tokens: list[list[int]] = [[] for _ in requests]
+        self._log_probs: list[list[float]] = [[] for _ in requests]
+
+    @property
+    def longest(self) -> int:
+        """Tokens that an answer may have."""
+        return int(self._limits.max())
+
+    def write(self, rows: Tensor, position: int, tokens: Tensor, log_probs: Tensor) -> Tensor:
+        """Append a token to those of the answers that have not ended; (rows,): which go on."""
+        running = self._running[rows]
+        written = zip(
+            rows.tolist(), running.tolist(), tokens.tolist(), log_probs.tolist(), strict=True
         )
-    ]
+        for row, goes_on, token, log_prob in written:
+            if goes_on:
+                self._tokens[row].append(token)
+                self._log_probs[row].append(log_prob)
+        self._finished[rows] |= running & torch.isin(tokens, self._stop_ids)
+        self._running = ~self._finished & (self._limits > position + 1)
+        return self._running[rows]
+
+    def completions(self) -> list[Completion]:
+        """One per request."""
+        return [
+            Completion(*each)
+            for each in zip(self._tokens, self._log_probs, self._finished.tolist(), strict=True)
+        ]

@@ -55,6 +55,11 @@ class ContextDecoder:
         self._context.increment_sequence_len_offset(num_new)
         return logits
 
+    def select(self, rows: Tensor) -> None:
+        """See ``Decoder``."""
+        if self._context is not None:
+            keep_rows(self._context, rows.to(self._device))
+
 
 def make_room(context: StaticInferenceContext, num_columns: int) -> None:
     """Let every layer's keys and values grow to ``num_columns`` or twice what they are."""
@@ -65,6 +70,14 @@ def make_room(context: StaticInferenceContext, num_columns: int) -> None:
     for layer, (keys, values) in memory.items():
         memory[layer] = _grown(keys, room), _grown(values, room)
     context.max_sequence_length = room
+
+
+def keep_rows(context: StaticInferenceContext, rows: Tensor) -> None:
+    """Let every layer's keys and values be those of these rows, in this order."""
+    memory: dict[int, tuple[Tensor, Tensor]] = context.key_value_memory_dict
+    for layer, (keys, values) in memory.items():
+        memory[layer] = keys[:, rows], values[:, rows]
+    context.max_batch_size = len(rows)
 
 
 def _grown(memory: Tensor, room: int) -> Tensor:
