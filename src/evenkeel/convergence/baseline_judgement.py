@@ -14,6 +14,7 @@ from evenkeel.convergence.comparison import Options, compare
 from evenkeel.convergence.error_budget import Budget
 from evenkeel.convergence.exactness import first_bit_difference
 from evenkeel.convergence.metric_kinds import Direction, Family, kind_of
+from evenkeel.convergence.platforms import node_type
 from evenkeel.convergence.results import Comparison
 from evenkeel.convergence.run_evidence import RunEvidence, read_evidence
 from evenkeel.convergence.second_look import confirming_runs
@@ -68,11 +69,30 @@ def compare_evidence(
         level = level if found.level is Level.SAME_NUMERICS else found.level
     if not options.directions and baseline.directions:
         options = replace(options, directions=baseline.directions)
-    comparison = compare(baseline.curves, [one.metrics for one in evidence], options)
+    curves = baseline.curves
+    other = _other_node(baseline, evidence)
+    if other:
+        curves = {name: one for name, one in curves.items() if not _is_speed(name)}
+        notes += [other] if len(curves) < len(baseline.curves) else []
+    comparison = compare(curves, [one.metrics for one in evidence], options)
     if level is Level.SAME_NUMERICS:
         comparison = _with_matched(comparison, baseline, evidence, options)
         comparison = _with_bits(comparison, baseline, evidence[0], notes)
     return replace(comparison, notes=(*notes, *comparison.notes))
+
+
+def _other_node(baseline: Baseline, evidence: Sequence[RunEvidence]) -> str:
+    """Why speeds cannot be compared; empty where the nodes are alike, or nobody says."""
+    recorded = baseline.platform
+    for one in evidence:
+        if recorded and one.platform and node_type(recorded) != node_type(one.platform):
+            here = node_type(one.platform)
+            return f"speed is not judged: recorded on {node_type(recorded)}, this is {here}"
+    return ""
+
+
+def _is_speed(name: str) -> bool:
+    return kind_of(name).family is Family.SPEED
 
 
 def compare_run(

@@ -24,6 +24,8 @@ SPENDING = {1: (1.0,), 2: (0.7, 0.4), 3: (0.6, 0.4, 0.4)}
 
 # shares of the summaries of one metric; a summary that does not apply leaves its share to others
 SUMMARY_SHARES = {"final": 0.5, "mean": 0.3, "shape": 0.15, "steps_to_target": 0.05}
+# of speed and memory, whose families have budgets of their own
+COST_SHARES = {"median": 0.5, "final": 0.5}
 
 
 @dataclass(frozen=True)

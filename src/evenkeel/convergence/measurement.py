@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evenkeel.convergence import summaries
-from evenkeel.convergence.error_budget import SUMMARY_SHARES
-from evenkeel.convergence.metric_kinds import Kind
+from evenkeel.convergence.error_budget import COST_SHARES, SUMMARY_SHARES
+from evenkeel.convergence.metric_kinds import Family, Kind
 from evenkeel.convergence.statistics import Array, Prior, Spread
 from evenkeel.convergence.units import NDArrayBool, Units, level, quantum, rounding, units_of_blocks
 
@@ -22,6 +22,7 @@ DF_KEPT = 0.8
 """A sample variance of heavy-tailed values tells less than its degrees of freedom say: with excess
 kurtosis k, df * 2 / (2 + k * (K - 1) / K). This is k = 0.6 at K = 5."""
 
+_SHARES = COST_SHARES | SUMMARY_SHARES
 _LEAST_STEPS_FOR_SHAPE = 5
 _LEAST_STEPS_FOR_TARGET = 20
 _LEAST_STEPS_FOR_NOISE = 10
@@ -111,7 +112,8 @@ def measure(
     sd, df = _block_spread(fine, context)
     if values.shape[2] >= _LEAST_STEPS_FOR_SHAPE:
         items.append(_shape(fine, sd, df, context))
-    return Measured(units, _shared(items), factor, fine, sd, df)
+        items.append(_median(fine, context))
+    return Measured(units, _shared(_by_family(items, kinds)), factor, fine, sd, df)
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,6 +201,24 @@ def _mean(coarse: Array, context: _Context) -> Items:
     return _items("mean", center, difference, spread, "mean")
 
 
+def _median(fine: Array, context: _Context) -> Items:
+    """The typical block after the first tenth, in which caches fill and kernels are compiled."""
+    after = fine[..., max(1, fine.shape[-1] // 10) :]
+    center, difference, variance, df = _means(np.median(after, axis=-1), context)
+    spread = context.spread(variance, np.full(len(center), float(df)))
+    return _items("median", center, difference, spread, "median")
+
+
+def _by_family(items: Sequence[Items], kinds: Sequence[Kind]) -> list[Items]:
+    """Convergence is told from its whole curve, a cost from its typical step and its end."""
+    cost = np.array([kind.family is not Family.CONVERGENCE for kind in kinds])
+    only = {"median": cost, "mean": ~cost, "shape": ~cost, "steps_to_target": ~cost}
+    return [
+        replace(one, applies=one.applies & only[one.summary]) if one.summary in only else one
+        for one in items
+    ]
+
+
 def _steps_to_target(coarse: Array, context: _Context) -> Items:
     """Judged in logarithms of blocks; only where a directed curve clearly moves to its target."""
     sign = context.units.bad
@@ -259,7 +279,7 @@ def _shape(fine: Array, sd: Array, df: Array, context: _Context) -> Items:
 
 def _items(name: str, center: Array, difference: Array, spread: Spread, share: str) -> Items:
     count = len(center)
-    shares = np.full(count, SUMMARY_SHARES[share])
+    shares = np.full(count, _SHARES[share])
     place = np.full(count, -1)
     return Items(name, center, difference, spread, shares, place, np.ones(count, dtype=bool))
 
@@ -268,7 +288,7 @@ def _shared(items: Sequence[Items]) -> tuple[Items, ...]:
     """The shares of the summaries that apply, scaled so that each metric spends its whole."""
     total = np.zeros(len(items[0].center))
     for one in items:
-        total += np.where(one.applies, SUMMARY_SHARES.get(one.summary, SUMMARY_SHARES["final"]), 0)
+        total += np.where(one.applies, _SHARES.get(one.summary, _SHARES["final"]), 0)
     return tuple(
         Items(
             one.summary,

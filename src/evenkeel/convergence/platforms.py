@@ -45,3 +45,10 @@ def device_class(platform: Mapping[str, Any]) -> str:
     name = str(platform.get("device_name") or device).lower()
     found = _GPU.search(name)
     return found.group(1) if found else re.sub(r"[^a-z0-9]+", "-", name).strip("-") or "unknown"
+
+
+def node_type(platform: Mapping[str, Any]) -> str:
+    """The kind of node that speeds are of, for comparison and to print: ``2 x h100``."""
+    names = ("cpu", "device_name") if device_class(platform) == "cpu" else ("device_name", "device")
+    name = next((platform[key] for key in names if platform.get(key)), "unknown")
+    return f"{platform.get('device_count')} x {name}"

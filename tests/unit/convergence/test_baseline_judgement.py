@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from simulated_runs import run, scale
 
@@ -12,6 +13,9 @@ from evenkeel import run_record
 from evenkeel.convergence import baseline as files
 from evenkeel.convergence import baseline_files, judgement
 from evenkeel.convergence.baseline import Acceptance
+from evenkeel.convergence.baseline_judgement import compare_evidence
+from evenkeel.convergence.comparison import Options
+from evenkeel.convergence.results import Comparison
 from evenkeel.convergence.run_evidence import read_evidence
 from evenkeel.convergence.verdict import Verdict
 from evenkeel.metrics import series
@@ -93,6 +97,31 @@ def test_another_processor_and_library_is_compared_with_a_note(repository: Repos
     assert judged.verdict is Verdict.PASS
     assert judged.comparison is not None
     assert judged.comparison.notes == ("since the baseline: torch 2 -> 3, cpu Xeon -> EPYC",)
+
+
+def test_speed_is_judged_on_the_same_kind_of_node_only(tmp_path: Path) -> None:
+    def timed(seed: int, step_s: float, **record: Any) -> RunPaths:
+        paths = make_run(tmp_path, seed, folder=f"t{seed}", **record)
+        metrics = dict(series.load(paths.metrics))
+        noise = np.random.default_rng(seed).standard_normal(300)
+        metrics["timing/train/total_step_time"] = dict(
+            enumerate((step_s * np.exp(0.02 * noise)).tolist(), start=1)
+        )
+        series.save(paths.metrics, metrics)
+        return paths
+
+    recorded = [read_evidence(timed(seed, 1.0).root) for seed in range(5)]
+    baseline = files.of_evidence(recorded, recipe=NAME, accepted=ACCEPTED)
+
+    def compared(paths: RunPaths) -> Comparison:
+        return compare_evidence(baseline, [read_evidence(paths.root)], Options())
+
+    here = compared(timed(50, 1.5))
+    assert here.verdict is Verdict.PASS
+    assert {one.label for one in here.speed_notes()} == {"SLOWER"}
+    there = compared(timed(51, 1.5, platform={**CPU, "cpu": "EPYC"}))
+    assert there.speed_notes() == []
+    assert "speed is not judged: recorded on 1 x Xeon, this is 1 x EPYC" in there.notes
 
 
 def test_a_confirming_run_beside_it_is_combined(repository: Repository) -> None:

@@ -175,6 +175,30 @@ def test_speed_is_noted_and_does_not_mask_the_verdict() -> None:
     assert compare_runs(only, [slow]).verdict is Verdict.REGRESSED
 
 
+def step_times(seed: int, factor: float = 1.0, late: float = 1.0) -> Metrics:
+    """200 steps: a compiling start, 2 % between runs, 5 % between steps, a save every 50 steps."""
+    random = np.random.default_rng([7, seed])
+    times = factor * np.exp(0.02 * random.standard_normal() + 0.05 * random.standard_normal(200))
+    times[:5] *= 8 * np.exp(random.standard_normal())
+    times[49::50] += 3.0
+    times[150:] *= late
+    return {"timing/train/total_step_time": dict(enumerate(times.tolist(), start=1))}
+
+
+def test_speed_is_the_typical_step_after_the_warm_up() -> None:
+    base = [step_times(seed) for seed in range(5)]
+
+    def told(new: Metrics) -> tuple[set[str], set[str]]:
+        notes = compare_runs(base, [new]).speed_notes()
+        return {one.label for one in notes}, {one.summary for one in notes}
+
+    healthy = [told(step_times(seed)) for seed in range(100, 160)]
+    assert sum(labels != set() for labels, _ in healthy) <= 2
+    assert told(step_times(77, factor=1.2)) == ({"SLOWER"}, {"median", "final"})
+    assert told(step_times(77, factor=0.7)) == ({"FASTER"}, {"median", "final"})
+    assert told(step_times(77, late=1.3)) == ({"SLOWER"}, {"final"})
+
+
 def test_directions_can_be_overridden() -> None:
     base = [{"odd": loss_curve(seed)} for seed in range(5)]
     new = {"odd": loss_curve(77, change=scale(0.9))}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from evenkeel.convergence import statistics, summaries
-from evenkeel.convergence.error_budget import SPENDING, SUMMARY_SHARES, Budget
+from evenkeel.convergence.error_budget import COST_SHARES, SPENDING, SUMMARY_SHARES, Budget
 from evenkeel.convergence.power import minimum_detectable, runs_needed
 from evenkeel.convergence.statistics import NOISE_DF, UNIT, Prior, Spread
 from evenkeel.errors import InputError
@@ -100,6 +100,7 @@ def test_the_looks_together_keep_the_budget() -> None:
 
 def test_shares_sum_to_one_and_bad_budgets_are_refused() -> None:
     assert sum(SUMMARY_SHARES.values()) == pytest.approx(1.0)
+    assert sum(COST_SHARES.values()) == pytest.approx(1.0)
     assert Budget(num_recipes=50, looks=1).alarm(0.5, 1) == pytest.approx(0.01 / 50 / 2)
     for wrong in ({"family_error": 0.0}, {"looks": 4}, {"num_recipes": 0}):
         with pytest.raises(InputError):
