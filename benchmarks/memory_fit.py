@@ -126,6 +126,7 @@ CASES = (
     Case("megatron pp2, 2 micro-batches", 2, MEGATRON + PP2 + ACCUMULATED, ALL_HEADS),
     Case("megatron dp1 recomputed", 1, MEGATRON + CHECKPOINTED, ALL_HEADS),
     Case("megatron tp2 dpo", 2, MEGATRON + TP2, ALL_HEADS, Algorithm.DPO),
+    Case("megatron tp2 dpo bf16", 2, MEGATRON + TP2 + BF16, ALL_HEADS, Algorithm.DPO),
     Case("megatron dp1 grpo", 1, MEGATRON, ALL_HEADS, Algorithm.GRPO),
     Case("megatron ep2 mixtral", 2, MEGATRON + EXPERTS, MIXTRAL),
 )

@@ -28,6 +28,7 @@ def measure(case: Case) -> dict[str, float] | None:
         reference = None
         if case.algorithm in (Algorithm.DPO, Algorithm.GRPO):
             reference = _backend(recipe, architecture, world)
+            reference.freeze()
         per_rank = recipe.policy.train_global_batch_size // backend.place.size
         num_micro = per_rank // recipe.policy.train_micro_batch_size
         rows = recipe.policy.train_micro_batch_size * (1 + (case.algorithm is Algorithm.DPO))
@@ -182,10 +183,7 @@ def _moments(optimizer: torch.optim.Optimizer) -> Iterator[int]:
 def _weight_bytes(backend: Any) -> int:
     models = backend.chunks if hasattr(backend, "chunks") else [backend.model]
     weights = {id(w): w for model in models for w in model.parameters()}
-    total = sum(_local(weight).nbytes for weight in weights.values())
-    for parts in getattr(backend, "_precise", None) or []:
-        total += sum(part.nbytes for part in parts.values())
-    return total
+    return sum(_local(weight).nbytes for weight in weights.values())
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:

@@ -144,10 +144,9 @@ def megatron_states(
 def megatron_frozen_bytes(
     weights: Iterable[Weight], policy: Policy, layout: Layout, stage: int, layers: range
 ) -> int:
-    """Of a model that is never trained: its weights, and the fp32 ones that it was made from."""
-    size = element_size(policy.precision)
+    """Of a model that is never trained: its weights, without padding."""
     dense, experts = _stage_numels(list(weights), layout, stage, layers)
-    return (sum(dense) + sum(experts)) * (size if size == FP32 else size + FP32)
+    return (sum(dense) + sum(experts)) * element_size(policy.precision)
 
 
 def _stage_numels(

@@ -135,7 +135,7 @@ class Distillation(TrainingAlgorithm):
         """See ``TrainingAlgorithm``: teacher and student may each get a warm start."""
         teacher_start = self._teacher_policy.warm_start
         if teacher_start is not None:
-            warm_up(self._ingredients, self._teacher.backend, teacher_start)
+            self._teacher.warm_up(teacher_start)
         if self._recipe.policy.warm_start is not None:
             warm_up(self._ingredients, self._backend, self._recipe.policy.warm_start)
 

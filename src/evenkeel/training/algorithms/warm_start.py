@@ -62,17 +62,22 @@ class FrozenModel:
     """
 
     def __init__(self, ingredients: Ingredients, policy: Policy) -> None:
+        """Make it; of one with a warm start, ``warm_up``, ``copy`` or ``load`` is to be called."""
+        self._ingredients = ingredients
         self._model = ingredients.second_model(policy)
         self._is_made = policy.warm_start is not None
+        if not self._is_made:
+            self._model.freeze()
 
-    @property
-    def backend(self) -> Backend:
-        """The model, for a warm start of its own."""
-        return self._model
+    def warm_up(self, settings: WarmStart) -> None:
+        """Train it on the chats of the recipe's data, and never again."""
+        warm_up(self._ingredients, self._model, settings)
+        self._model.freeze()
 
     def copy(self, backend: Backend) -> None:
         """Become what ``backend`` is now."""
         self._model.copy_weights(backend)
+        self._model.freeze()
 
     def save(self, folder: Path) -> None:
         """Into the folder of a checkpoint."""
@@ -83,6 +88,7 @@ class FrozenModel:
         """From the folder of a checkpoint."""
         if self._is_made:
             self._model.load_weights(folder / FOLDER)
+            self._model.freeze()
 
     def read(
         self, batches: Sequence[MicroBatch], reader: MicroBatchReader

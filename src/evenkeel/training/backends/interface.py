@@ -153,6 +153,9 @@ class Backend(ABC):
     def reset_optimizer(self) -> None:
         """Forget the optimizer's moments and count of steps."""
 
+    def freeze(self) -> None:  # noqa: B027 - most hold nothing for it before the first step
+        """Let go of what only training needs: from now on the model is read, loaded and copied."""
+
     @abstractmethod
     def reduce_sums(self, sums: Mapping[str, float | Tensor]) -> dict[str, float]:
         """Add each scalar up over data-parallel ranks; the same result on every rank."""

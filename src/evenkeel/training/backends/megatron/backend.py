@@ -234,6 +234,13 @@ class MegatronBackend(Backend):
         """See ``Backend``."""
         self.optimizer.forget_states()
 
+    def freeze(self) -> None:
+        """See ``Backend``: bf16 weights are all that is left, of a model that was trained, too."""
+        self._precise = None
+        if self._optimizer is not None:
+            self._modules = model_chunks.unwrapped(self._modules)
+            self._optimizer = None
+
     def reduce_sums(self, sums: Mapping[str, float | Tensor]) -> dict[str, float]:
         """See ``Backend``."""
         values = [torch.as_tensor(value, dtype=torch.float64) for value in sums.values()]

@@ -129,3 +129,14 @@ def wrap(modules: Sequence[nn.Module], config: TransformerConfig) -> list[nn.Mod
         DistributedDataParallel(config, settings, module, disable_bucketing=index > 0)
         for index, module in enumerate(modules)
     ]
+
+
+def unwrapped(modules: Sequence[nn.Module]) -> list[nn.Module]:
+    """What ``wrap`` was given, without the fp32 tensors that the library hung on its weights."""
+    inner = [module.get_submodule("module") for module in modules]
+    for module in inner:
+        for weight in module.parameters():
+            for name in ("main_grad", "main_param"):
+                if hasattr(weight, name):
+                    delattr(weight, name)
+    return inner
