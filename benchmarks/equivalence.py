@@ -1,11 +1,12 @@
 """How far the curve of one recipe moves when only its layout changes.
 
-    python benchmarks/equivalence.py [--steps 20] [--only WORD] [--json FILE]
+    python benchmarks/equivalence.py [--steps 20] [--only WORD] [--folder DIR] [--json FILE]
 
 Trains the recipes below on CPU in fp32 in every layout, ranks as processes over gloo with one
-thread each, and prints for each the largest relative difference of ``train/loss`` and
+thread each, and prints one table: for each the largest relative difference of ``train/loss`` and
 ``train/grad_norm`` from the torch backend on one process. Exit status 1 where a loss differs by
-more than ``TOLERANCE``.
+more than ``TOLERANCE``. With ``--folder`` the curves are kept there, and a call after one that was
+stopped trains what is missing.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import contextlib
 import json
 import multiprocessing
 import os
+import shutil
 import socket
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from evenkeel.metrics.collection import collect
@@ -30,6 +34,9 @@ RECIPES = Path(__file__).parents[1] / "examples/configs/recipes/llm"
 TOLERANCE = 1e-4
 """Relative, of ``train/loss``: other orders of the same sums in fp32, grown over the steps."""
 METRICS = ("train/loss", "train/grad_norm")
+PACKAGES = ("torch", "transformers", "megatron-core")
+DONE = "done"
+"""File in a run's folder once all its steps are logged."""
 
 MEGATRON = "policy.backend=megatron"
 TP2 = "policy.parallel.tensor_parallel_size=2"
@@ -117,12 +124,17 @@ class Run:
         """What was logged, by step."""
         return collect(self.folder / "logs").metrics[metric]
 
+    @property
+    def is_done(self) -> bool:
+        """Whether it was trained to its end, now or in an earlier call."""
+        return (self.folder / DONE).exists()
+
 
 def run_of(
     group: Group, name: str, num_ranks: int, overrides: Sequence[str], steps: int, folder: Path
 ) -> Run:
     """The trainer's command line for one layout of a group."""
-    place = folder / name.replace(" ", "-").replace(",", "")
+    place = folder / f"{steps}-steps" / group.recipe / name.replace(" ", "-").replace(",", "")
     arguments = (
         "--config",
         str(RECIPES / f"{group.recipe}.yaml"),
@@ -141,6 +153,8 @@ def run_of(
 def train(runs: Sequence[Run]) -> None:
     """Train those of one number of ranks in turn, on one set of processes."""
     num_ranks = runs[0].num_ranks
+    for run in runs:
+        shutil.rmtree(run.folder, ignore_errors=True)  # what a stopped call has left
     context = multiprocessing.get_context("spawn")
     ports = free_ports(len(runs))
     ranks = [
@@ -187,31 +201,44 @@ def be_rank(rank: int, num_ranks: int, ports: Sequence[int], runs: Sequence[Run]
             status = main(Algorithm.SFT, list(run.arguments))
         if status:
             sys.exit(f"{run.name}: exit status {status}")
+        if rank == 0:
+            (run.folder / DONE).touch()
 
 
-def compare(group: Group, steps: int, only: str) -> list[dict[str, object]]:
-    """Train a group; one row a layout."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        reference = run_of(group, "reference", 1, group.reference, steps, folder)
-        runs = [
-            run_of(group, name, num_ranks, overrides, steps, folder)
-            for name, (num_ranks, overrides) in group.layouts.items()
-            if only in name
-        ]
-        train([reference, *(run for run in runs if run.num_ranks == 1)])
+def runs_of(group: Group, steps: int, only: str, folder: Path) -> tuple[Run, list[Run]]:
+    """The reference, and the layouts to compare with it."""
+    reference = run_of(group, "reference", 1, group.reference, steps, folder)
+    runs = [
+        run_of(group, name, num_ranks, overrides, steps, folder)
+        for name, (num_ranks, overrides) in group.layouts.items()
+        if only in name
+    ]
+    return reference, runs
+
+
+def compare(steps: int, only: str, folder: Path) -> list[dict[str, object]]:
+    """Train what is missing, then print the table; one row a layout."""
+    groups = {group.recipe: runs_of(group, steps, only, folder) for group in (DENSE, MIXTURE)}
+    groups = {recipe: (reference, runs) for recipe, (reference, runs) in groups.items() if runs}
+    everything = [run for reference, runs in groups.values() for run in (reference, *runs)]
+    for num_ranks in (1, 2, 4):
+        missing = [run for run in everything if run.num_ranks == num_ranks and not run.is_done]
+        if missing:
+            train(missing)
+    print(f"{time.strftime('%Y-%m-%d')}, {steps} steps, " + ", ".join(map(versioned, PACKAGES)))
+    print("\n| layout | ranks | `train/loss` | `train/grad_norm` |")
+    print("| --- | --- | --- | --- |")
+    rows = []
+    for recipe, (reference, runs) in groups.items():
         wanted = {metric: reference.curve(metric) for metric in METRICS}
         ends = [wanted["train/loss"][step] for step in (1, steps)]
-        print(f"\n{group.recipe}: {steps} steps, loss {ends[0]:.3f} to {ends[1]:.3f}\n")
-        print("| layout | ranks | loss | gradient norm |")
-        print("| --- | --- | --- | --- |")
-        rows = []
-        for num_ranks in (1, 2, 4):
-            some = [run for run in runs if run.num_ranks == num_ranks]
-            if some and num_ranks > 1:
-                train(some)
-            rows += [row(run, wanted) for run in some]
-        return rows
+        print(f"| `{recipe}`: loss {ends[0]:.3f} to {ends[1]:.3f} | | | |")
+        rows += [row(run, wanted) for run in runs]
+    return rows
+
+
+def versioned(package: str) -> str:
+    return f"{package} {version(package)}"
 
 
 def row(run: Run, wanted: Mapping[str, Mapping[int, float]]) -> dict[str, object]:
@@ -233,11 +260,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--only", default="", help="layouts whose name has this word")
+    parser.add_argument("--folder", type=Path, help="keep the curves, and take those kept")
     parser.add_argument("--json", type=Path, help="write the rows there, too")
     arguments = parser.parse_args()
-    rows = [
-        row for group in (DENSE, MIXTURE) for row in compare(group, arguments.steps, arguments.only)
-    ]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.folder or Path(temporary)
+        rows = compare(arguments.steps, arguments.only, folder.absolute())
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
     beyond = [each["layout"] for each in rows if float(str(each["train/loss"])) > TOLERANCE]
