@@ -124,8 +124,9 @@ def _generate(recipe: Recipe, backend: Any) -> None:
 
     new = recipe.policy.generation.max_new_tokens
     rows = max(recipe.grpo.num_generations_per_prompt, recipe.grpo.val_global_batch_size)
-    prompt = list(range(recipe.policy.max_total_sequence_length - new))
-    requests = [Request(prompt, new, seed) for seed in range(rows)]
+    places = range(recipe.policy.max_total_sequence_length - new)
+    # prompts that differ, as in validation
+    requests = [Request([place + seed for place in places], new, seed) for seed in range(rows)]
     BuiltinEngine(backend, [-1], 0).generate(requests, Sampling(1.0, 1.0, None))
 
 

@@ -19,6 +19,8 @@ from evenkeel.recipes.schema import Algorithm, Generation
 
 VLLM_SHARE = 0.4
 """Of the card, as ``training/generation/vllm.py`` asks for."""
+MIN_ROOM = 16
+"""Tokens, as in ``training/backends/key_value_cache.py``."""
 
 
 def generate(rank: Rank) -> Phase | None:
@@ -44,8 +46,9 @@ def generate(rank: Rank) -> Phase | None:
         return Phase("generate", {**parts, "activations": of_rows[0], "logits": of_rows[1]})
     new_tokens = settings.max_new_tokens or run.seq_length // 2
     prompt = max(1, run.seq_length - new_tokens)
+    run_of_prompts = rank.run(_prompts_of_generation(rank))
     of_prompt = {
-        "activations": forward_only(rank, run) * prompt / run.seq_length,
+        "activations": forward_only(rank, run_of_prompts) * prompt / run.seq_length,
         "kv_cache": kv_cache(rank, run, prompt),
     }
     of_last_token = {
@@ -59,17 +62,18 @@ def generate(rank: Rank) -> Phase | None:
 def kv_cache(rank: Rank, run: Pass, seq_length: int, prompt: int | None = None) -> float:
     """Keys and values of all layers of a rank (Pope et al. 2022, arXiv:2211.05102, section 3.3).
 
-    On fsdp2 one layer's keys are there once more while they grow. On megatron the room of the
-    ``prompt`` is doubled until ``seq_length`` tokens are in it, one layer after the other.
+    The room of the ``prompt`` grows until ``seq_length`` tokens are in it, one layer after the
+    other: on fsdp2 to an eighth more than is needed, values after keys; on megatron it doubles.
     """
     per_token = run.element_size * (rank.model.text.kv_width + _value_width(rank)) / rank.layout.tp
     per_token *= run.rows
-    if not run.on_megatron:
-        return per_token * seq_length * (rank.model.text.num_layers + 0.5)
     room = before = prompt or seq_length
     while room < seq_length:
-        room, before = 2 * room, room
-    return per_token * (room * len(rank.layers) + (before if room > before else 0))
+        needed = room + 1
+        grown = 2 * room if run.on_megatron else needed + max(MIN_ROOM, needed // 8)
+        room, before = grown, room
+    growing = 0.0 if room == before else before * (1.0 if run.on_megatron else 0.5)
+    return per_token * (room * len(rank.layers) + growing)
 
 
 def _value_width(rank: Rank) -> int:
@@ -83,6 +87,15 @@ def _rows_of_generation(rank: Rank) -> int:
     if recipe.grpo is not None and recipe.algorithm is Algorithm.GRPO:
         return max(recipe.grpo.answers_per_rank(dp), recipe.val_samples_per_pass(dp))
     return math.ceil(recipe.policy.train_global_batch_size / dp)
+
+
+def _prompts_of_generation(rank: Rank) -> int:
+    """Of those answers' prompts, how many differ: each is in the model once."""
+    recipe, dp = rank.recipe, rank.layout.dp
+    if recipe.grpo is not None and recipe.algorithm is Algorithm.GRPO:
+        of_step = math.ceil(recipe.grpo.num_prompts_per_step / dp)
+        return max(of_step, recipe.val_samples_per_pass(dp))
+    return _rows_of_generation(rank)
 
 
 def vllm_needs(rank: Rank) -> float | None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 MIN_ROOM = 16
-"""Tokens for which new memory has room at least."""
+"""Tokens for which new memory has room at least; ``recipe fit`` counts with it."""
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
@@ -25,10 +25,11 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
             self.lazy_initialization(key_states, value_states)
             self._key_memory = self._value_memory = None
         first = self.get_seq_length()
-        self._key_memory = _appended(self._key_memory, key_states, first)
-        self._value_memory = _appended(self._value_memory, value_states, first)
         end = first + key_states.shape[2]
+        # one after the other, so that of one alone old and new memory are there at the same time
+        self._key_memory = _appended(self._key_memory, key_states, first)
         self.keys = self._key_memory[:, :, :end]
+        self._value_memory = _appended(self._value_memory, value_states, first)
         self.values = self._value_memory[:, :, :end]
         return self.keys, self.values
 

@@ -77,7 +77,8 @@ def test_a_cache_grows_with_answers_and_is_shared_by_heads() -> None:
     two, _ = of(name, builtin, f"{tp2}.tensor_parallel_size=2")
     rows = 4 * 16
     per_token = 2 * 2 * 2 * 128
-    cache = rows * 4096 * per_token * (28 + 0.5)
+    # from the 1,024 tokens of a prompt on, memory grows to an eighth more than is needed
+    cache = rows * per_token * (28 * 4227 + 3757 / 2)
     assert parts(one, "generate")["kv_cache"] == cache
     # twice the rows on half as many data-parallel ranks, half the heads
     assert parts(two, "generate")["kv_cache"] == cache
