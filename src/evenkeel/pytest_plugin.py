@@ -1,6 +1,6 @@
 """pytest as the comparator: a test per run, check and metric, with the verdicts of the CLI.
 
-Another repository gets the same with a ``conftest.py`` of one line and a test file of two::
+Another repository gets the same with a ``conftest.py`` of one line and a test file of three::
 
     pytest_plugins = ["evenkeel.pytest_plugin"]
 
@@ -8,30 +8,32 @@ Another repository gets the same with a ``conftest.py`` of one line and a test f
     def test_check(judged_check): judged_check.assert_good()
     def test_metric(judged_metric): judged_metric.assert_good()
 
-``judged_metric`` compares with the recipe's baseline, or with the file that ``--baseline`` names.
+``judged_metric`` compares with the recipe's baseline, or with what ``--baseline`` names.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, replace
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from evenkeel.convergence import judgement as judgements
-from evenkeel.convergence.verdict import Judgement, with_comparison
+from evenkeel.convergence import results_tree
+from evenkeel.convergence.results_tree import Terms
+from evenkeel.convergence.verdict import Judgement, Verdict
 from evenkeel.errors import InputError
 from evenkeel.metrics.evaluation import CheckResult
-from evenkeel.recipes import config_block, driver_checks
-from evenkeel.run_paths import RunPaths
+from evenkeel.run_paths import SUITES, Repository
 
 if TYPE_CHECKING:
     from evenkeel.convergence.results import MetricResult
 
-_EVIDENCE = re.compile(r"\.(baseline/|confirm\d$)")
+Properties = Iterator[tuple[str, object]]
 
 
 @dataclass(frozen=True)
@@ -39,41 +41,55 @@ class JudgedRun:
     """A run and its verdict."""
 
     path: Path
+    name: str
+    """Its directory or file, with as many folders as tell it from the others."""
     judgement: Judgement
-
-    @property
-    def name(self) -> str:
-        """The recipe's name; of a bare file, that of its directory."""
-        return self.path.parent.name if self.path.is_file() else self.path.name
 
     def assert_good(self) -> None:
         """Fail unless the verdict is one that exits 0."""
         verdict = self.judgement.verdict
-        assert verdict.exit_code == 0, f"{self.name}: {verdict}: {self.judgement.message}"
+        if verdict.exit_code != 0:
+            pytest.fail(f"{verdict} {self.name}: {self.judgement.message}", pytrace=False)
+
+    def properties(self) -> Properties:
+        """What a JUnit file holds of it."""
+        judged = self.judgement
+        yield from (("run", self.path), ("verdict", judged.verdict), ("message", judged.message))
+        if judged.comparison is not None:
+            yield from (("note", note) for note in judged.comparison.noted())
 
 
 @dataclass(frozen=True)
 class JudgedCheck:
     """One check of a run."""
 
+    run: str
     result: CheckResult
 
     def assert_good(self) -> None:
         """Fail unless the check passed."""
-        assert self.result.passed, self.result.message
+        if not self.result.passed:
+            text = f"{self.result.outcome} {self.run}: {self.result.check}\n{self.result.message}"
+            pytest.fail(text, pytrace=False)
+
+    def properties(self) -> Properties:
+        """What a JUnit file holds of it."""
+        shown = ("outcome", "value", "bound", "margin")
+        return ((key, getattr(self.result, key)) for key in shown)
 
 
 @dataclass(frozen=True)
 class JudgedMetric:
     """One metric of a run, compared with the baseline: all of its summaries."""
 
+    run: str
     results: tuple[MetricResult, ...]
 
     def assert_good(self) -> None:
         """Fail, with interval, baseline and a plot, unless the metric converges as it did.
 
-        Speed and memory are noted in the test's properties and never fail where there is a
-        convergence to judge.
+        Speed and memory are noted, in the test's properties and at the end of the output, and
+        never fail where there is a convergence to judge: ``judged_run`` has that verdict.
         """
         from evenkeel.convergence.metric_kinds import Family
 
@@ -83,7 +99,20 @@ class JudgedMetric:
         if bad:
             from evenkeel.report.comparison_text import explanation
 
-            pytest.fail("\n".join(explanation(one) for one in bad), pytrace=False)
+            summaries = ", ".join(f"{one.summary} {one.label}" for one in bad)
+            first = f"{self.run}: {bad[0].metric}: {summaries}"
+            pytest.fail(f"{first}\n{explanation(bad)}", pytrace=False)
+
+    def properties(self) -> Properties:
+        """What a JUnit file holds of it."""
+        shown = ("label", "value", "low", "high", "baseline", "change",
+                 "minimum_detectable_change", "p_value", "step")  # fmt: skip
+        for one in self.results:
+            for key in shown:
+                yield f"{one.summary}.{key}".replace(".label", ".finding"), getattr(one, key)
+
+
+_Judged = JudgedRun | JudgedCheck | JudgedMetric
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -101,7 +130,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--results",
         type=Path,
         metavar="DIR",
-        help="every results directory below DIR (default without --run: tests/test_suites)",
+        help=f"every results directory below DIR (default without --run: {SUITES}, if it has any)",
     )
     group.addoption(
         "--check",
@@ -114,7 +143,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--baseline",
         type=Path,
         metavar="B.json",
-        help="compare with this baseline instead of the recipe's own",
+        help="compare with this baseline, or with NAME.json of this folder, not with the recipe's",
     )
     group.addoption(
         "--max-steps", type=int, help="the step to reach (default: MAX_STEPS of the driver)"
@@ -123,23 +152,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Tests for ``judged_run``, ``judged_check`` and ``judged_metric``, from the runs given."""
-    if "judged_run" in metafunc.fixturenames:
-        runs = _judged_runs(metafunc.config)
-        metafunc.parametrize("judged_run", runs, ids=[run.name for run in runs])
-    if "judged_check" in metafunc.fixturenames:
+    wanted = {"judged_run", "judged_check", "judged_metric"} & {*metafunc.fixturenames}
+    runs = _judged_runs(metafunc.config) if wanted else []
+    if "judged_run" in wanted:
+        _parametrize(metafunc, "judged_run", [(run.name, run) for run in runs], "no results")
+    if "judged_check" in wanted:
         checks = [
-            pytest.param(JudgedCheck(result), id=f"{run.name}: {result.check}")
-            for run in _judged_runs(metafunc.config)
+            (f"{run.name}: {result.check}", JudgedCheck(run.name, result))
+            for run in runs
             for result in run.judgement.checks
         ]
-        metafunc.parametrize("judged_check", checks)
-    if "judged_metric" in metafunc.fixturenames:
+        _parametrize(metafunc, "judged_check", checks, "no checks")
+    if "judged_metric" in wanted:
         metrics = [
-            pytest.param(JudgedMetric(results), id=f"{run.name}: {results[0].metric}")
-            for run in _judged_runs(metafunc.config)
+            (f"{run.name}: {results[0].metric}", JudgedMetric(run.name, results))
+            for run in runs
             for results in _by_metric(run.judgement)
         ]
-        metafunc.parametrize("judged_metric", metrics)
+        _parametrize(metafunc, "judged_metric", metrics, "no run with a baseline")
+
+
+def _parametrize(
+    metafunc: pytest.Metafunc, name: str, found: Sequence[tuple[str, _Judged]], without: str
+) -> None:
+    params = [pytest.param(judged, id=text) for text, judged in found]
+    nothing = pytest.param(None, id=without, marks=pytest.mark.skip(f"evenkeel: {without}"))
+    metafunc.parametrize(name, params or [nothing])
 
 
 def _by_metric(judgement: Judgement) -> list[tuple[MetricResult, ...]]:
@@ -152,105 +190,103 @@ def _by_metric(judgement: Judgement) -> list[tuple[MetricResult, ...]]:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Name run and verdict in the test's properties: JUnit files have them, and the summary."""
+    """Tell what was found in the test's properties: JUnit files have them, and the summary."""
     callspec = getattr(item, "callspec", None)
-    run = callspec.params.get("judged_run") if callspec else None
-    if isinstance(run, JudgedRun):
-        item.user_properties += [
-            ("run", str(run.path)),
-            ("verdict", run.judgement.verdict.value),
-        ]
-    metric = callspec.params.get("judged_metric") if callspec else None
-    if isinstance(metric, JudgedMetric):
-        item.user_properties += [
-            (f"{one.summary}.{key}", value)
-            for one in metric.results
-            for key, value in (
-                ("finding", one.label),
-                ("value", one.value),
-                ("low", one.low),
-                ("high", one.high),
-                ("baseline", one.baseline),
-                ("minimum_detectable_change", one.minimum_detectable_change),
-                ("p_value", one.p_value),
-            )
-            if value is not None
-        ]
+    for judged in callspec.params.values() if callspec else ():
+        if isinstance(judged, _Judged):
+            item.user_properties += [
+                (key, value if isinstance(value, int | float) else str(value))
+                for key, value in judged.properties()
+                if value is not None
+            ]
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """The table that ``judge`` prints, for each run that was judged."""
+    """A line for each run that is good, for others the table that ``judge`` prints."""
     from evenkeel.report import terminal
 
     reports = [
         report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)
     ]
-    judged = {
-        Path(value) for report in reports for name, value in report.user_properties if name == "run"
+    told = {
+        properties["run"]: properties
+        for properties in (dict(report.user_properties) for report in reports)
+        if "run" in properties
     }
-    for path in sorted(judged):
-        run = _judged(path, *_terms(config))
-        terminalreporter.write(terminal.judgement_text(run.judgement, run.name))
+    if not told:
+        return
+    terminalreporter.section("runs judged by evenkeel")
+    counts: Counter[str] = Counter()
+    runs = _runs(config)
+    terms = _terms(config, len(runs))
+    for name, path in runs.items():
+        properties = told.get(str(path))
+        if properties is None:
+            continue
+        verdict = Verdict(properties["verdict"])
+        counts[verdict] += 1
+        if verdict.exit_code == 0 and "note" not in properties and config.get_verbosity() <= 0:
+            terminalreporter.line(f"{verdict} {name}: {properties['message']}")
+        else:
+            terminalreporter.write(terminal.judgement_text(_judged(path, terms), name))
+    if counts.total() > 1:
+        total = ", ".join(f"{number} {verdict}" for verdict, number in counts.most_common())
+        terminalreporter.line(f"{counts.total()} runs: {total}")
 
 
 def _judged_runs(config: pytest.Config) -> list[JudgedRun]:
-    paths = [path.resolve() for path in config.getoption("--run")]
-    root = config.getoption("--results")
-    if root is None and not paths:
-        root = config.rootpath / "tests" / "test_suites"
-    if root is not None:
-        paths += _results_below(root.resolve())
+    """The runs that the command line names, judged.
+
+    Raises:
+        pytest.Collector.CollectError: one cannot be judged; pytest then ends with status 2.
+    """
+    # of all errors this one is shown as its message alone, without a traceback
     try:
-        return [_judged(path, *_terms(config)) for path in paths]
+        runs = _runs(config)
+        terms = _terms(config, len(runs))
+        return [JudgedRun(path, name, _judged(path, terms)) for name, path in runs.items()]
     except InputError as error:
-        # of all errors this one is shown as its message alone, without a traceback
         raise pytest.Collector.CollectError(str(error)) from error
 
 
-def _terms(config: pytest.Config) -> tuple[tuple[str, ...], int | None, Path | None]:
-    """The checks, the last step and the baseline that the command line gives."""
-    return (
-        tuple(config.getoption("--check")),
-        config.getoption("--max-steps"),
-        config.getoption("--baseline"),
+def _runs(config: pytest.Config) -> dict[str, Path]:
+    """Name → path of every run that the command line names; empty where it names none."""
+    given: list[Path] = [path.resolve() for path in config.getoption("--run")]
+    root: Path | None = config.getoption("--results")
+    if root is not None:
+        given += results_tree.runs_below(root.resolve())
+    elif not given:
+        repository = _repository(config)
+        try:
+            given = results_tree.runs_below(repository.suites_dir) if repository else []
+        except InputError:
+            return {}  # nobody asked for them
+    paths = list(dict.fromkeys(given))
+    return dict(zip(results_tree.names_of(paths), paths, strict=True))
+
+
+def _terms(config: pytest.Config, num_runs: int) -> Terms:
+    """What the command line says on how to judge."""
+    return Terms(
+        checks=tuple(config.getoption("--check")),
+        max_steps=config.getoption("--max-steps"),
+        baseline=config.getoption("--baseline"),
+        repository=_repository(config),
+        num_runs=max(1, num_runs),
     )
 
 
-def _results_below(root: Path) -> list[Path]:
-    found = {path.parent for name in ("run.json", "metrics.json") for path in root.rglob(name)}
-    # runs that confirm or make up a baseline are part of another judgement
-    return sorted(path for path in found if not _EVIDENCE.search(path.as_posix()))
+def _repository(config: pytest.Config) -> Repository | None:
+    """The one that pytest was called in; a folder with results can move what it takes for root."""
+    for folder in (config.invocation_params.dir, config.rootpath):
+        with contextlib.suppress(InputError):
+            return Repository.around(folder)
+    return None
 
 
 @cache
-def _judged(
-    path: Path, checks: tuple[str, ...], max_steps: int | None, baseline: Path | None
-) -> JudgedRun:
-    """Judge once per session. A directory's driver, beside it, says what it does not get told."""
-    if not path.exists():
-        raise InputError("no such run", path=path, fix="name a results directory or a metrics.json")
-    directory = path.parent if path.is_file() else path
-    driver = directory.with_name(f"{directory.name}.sh")
-    if driver.is_file():
-        checks = checks or tuple(driver_checks.read(driver))
-        max_steps = config_block.read(driver).max_steps if max_steps is None else max_steps
-    if path.is_file() and not RunPaths(directory).run_json.exists():
-        judged = JudgedRun(path, judgements.judge_metrics(path, checks, max_steps))
-    else:
-        judgement = judgements.judge_run(RunPaths(directory), checks, max_steps)
-        judged = JudgedRun(directory, judgement)
-    return judged if baseline is None else _compared(judged, baseline)
-
-
-def _compared(run: JudgedRun, baseline: Path) -> JudgedRun:
-    """Judged once more, with the baseline that the command line gives."""
-    from evenkeel.convergence import baseline_judgement
-    from evenkeel.convergence.comparison import Options
-    from evenkeel.convergence.run_evidence import read_evidence
-
-    comparison = baseline_judgement.compare_evidence(
-        baseline_judgement.read_baseline([baseline]), [read_evidence(run.path)], Options()
-    )
-    return replace(run, judgement=with_comparison(run.judgement, comparison))
+def _judged(path: Path, terms: Terms) -> Judgement:
+    """Judge once per process: tests of three kinds ask for the same runs."""
+    return results_tree.judge(path, terms)

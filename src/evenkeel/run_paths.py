@@ -140,14 +140,21 @@ class Repository:
         found = sorted(files_below(self.root, suites, (".sh",)))
         return [self.root / path for path in found if path.count("/") > suites.count("/") + 1]
 
+    def drivers_by_name(self) -> dict[str, list[Path]]:
+        """Name → drivers: one, where nobody has given a name twice."""
+        found: dict[str, list[Path]] = {}
+        for path in self.drivers():
+            found.setdefault(path.stem, []).append(path)
+        return found
+
     def find_driver(self, name: str) -> Path:
         """The one driver called ``name`` anywhere below ``suites_dir``.
 
         Raises:
             InputError: there is none, or more than one.
         """
-        drivers = self.drivers()
-        found = [path for path in drivers if path.stem == name]
+        drivers = self.drivers_by_name()
+        found = drivers.get(name, [])
         if len(found) == 1:
             return found[0]
         if found:
@@ -155,9 +162,8 @@ class Repository:
                 f"{len(found)} drivers are called {name!r}: {', '.join(map(str, found))}",
                 fix="rename one of them: a recipe's name stands for it everywhere",
             )
-        hint = did_you_mean(name, [path.stem for path in drivers])
         raise InputError(
-            f"no driver {name!r}{hint}",
+            f"no driver {name!r}{did_you_mean(name, drivers)}",
             path=self.suites_dir,
             fix="name a driver below it without .sh",
         )

@@ -30,9 +30,9 @@ def read_baseline(paths: Sequence[Path]) -> Baseline:
     Raises:
         InputError: a file is missing or is neither.
     """
-    if len(paths) == 1 and paths[0].is_file() and _is_baseline(paths[0]):
+    if len(paths) == 1 and (not paths[0].exists() or _is_baseline(paths[0])):
         return baseline_file.load(paths[0])
-    if any(path.is_file() and _is_baseline(path) for path in paths):
+    if any(path.exists() and _is_baseline(path) for path in paths):
         raise InputError(
             "a baseline file among several paths",
             fix="give one baseline file, or only metrics files and run directories",
@@ -44,7 +44,9 @@ def read_baseline(paths: Sequence[Path]) -> Baseline:
 
 
 def _is_baseline(path: Path) -> bool:
-    """Whether the file says so in its first bytes (a metrics file has no schema_version)."""
+    """Whether a file says so in its first bytes (a metrics file has no schema_version)."""
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
         return b'"schema_version"' in file.read(200)
 

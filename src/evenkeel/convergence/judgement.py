@@ -27,6 +27,8 @@ def judge_run(
     max_steps: int | None,
     damage: str = "",
     repository: Repository | None = None,
+    *,
+    by_own_baseline: bool = True,
 ) -> Judgement:
     """Judge a run directory by its ``metrics.json`` (empty where absent), ``run.json`` and log.
 
@@ -34,6 +36,7 @@ def judge_run(
         max_steps: how far it had to come; None: as far as ``run.json`` says.
         damage: what was lost of its metrics when they were collected, in words.
         repository: whose baselines it is compared with; default: the one it lies in, if any.
+        by_own_baseline: off where the caller compares it with another one.
     """
     metrics = series.load(paths.metrics) if paths.metrics.exists() else {}
     record = run_record.read(paths.run_json)
@@ -50,7 +53,7 @@ def judge_run(
         damage=damage,
     )
     judged = judge(state, metrics, [evaluate_text(check, metrics) for check in checks])
-    repository = repository or _around(paths)
+    repository = (repository or _around(paths)) if by_own_baseline else None
     if repository is not None and metrics:
         judged = _compared(judged, paths, repository)
     return _with_seams(judged, paths)

@@ -15,9 +15,9 @@ import numpy as np
 
 from evenkeel.convergence import curves
 from evenkeel.convergence.baseline import Baseline
-from evenkeel.convergence.curves import Aligned, Curve, Fault, MetricsView
+from evenkeel.convergence.curves import Aligned, Curve, Fault, MetricsView, Steps
 from evenkeel.convergence.metric_kinds import Direction, Family, Kind, kind_of
-from evenkeel.convergence.results import Comparison, MetricResult
+from evenkeel.convergence.results import Comparison, MetricResult, Picture
 from evenkeel.convergence.statistics import Array
 from evenkeel.convergence.verdict import Verdict
 
@@ -29,6 +29,8 @@ LOOK_AHEAD = 0.1
 ROUNDING = 2e-6
 """Of values as they are written: 32-bit floats in event files, 7 digits in baselines."""
 _LARGEST_DENOMINATOR = 4096
+_STEPS_SHOWN = 60
+_STEPS_BEFORE = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,26 +115,45 @@ def _judged(
     ratio = np.where(covered, deviation / np.where(covered, allowed, 1.0), 0.0)
     out = ratio > 1
     place = int(out.argmax()) if out.any() else int(ratio.argmax())
-    wanted, width = float(reference[place]), float(allowed[place])
-    ends = wanted * np.exp([-width, width]) if log else wanted + scale * np.array([-width, width])
+    low = reference * np.exp(-allowed) if log else reference - scale * allowed
+    high = reference * np.exp(allowed) if log else reference + scale * allowed
+    wanted = float(reference[place])
     step, last = int(aligned.steps[place]), int(aligned.steps[covered][-1])
+    picture = _picture(
+        aligned.steps[covered], [one[covered] for one in (reference, low, high, run)], step
+    )
     return MetricResult(
         metric=name,
         summary=SUMMARY,
         verdict=Verdict.REGRESSED if out.any() else Verdict.PASS,
-        message=_in_words(float(run[place]), wanted, float(ends[1]) - wanted, step)
+        message=_in_words(float(run[place]), wanted, float(high[place]) - wanted, step)
         if out.any()
         else f"at most {ratio[place]:.2g} of what rounding explains, up to step {last}",
         family=kind.family,
         value=float(run[place]),
-        low=float(ends[0]),
-        high=float(ends[1]),
+        low=float(low[place]),
+        high=float(high[place]),
         baseline=wanted,
         minimum_detectable_change=float(np.median(allowed[covered])),
         change=float(run[place] / wanted - 1) if wanted else None,
         step=step if out.any() else None,
+        picture=picture if out.any() else None,
         ratio=float(ratio.max()),
     )
+
+
+def _picture(steps: Steps, values: Sequence[Array], place: int) -> Picture:
+    """The steps around the one at which the run leaves its band.
+
+    Args:
+        steps: those that the check covers.
+        values: recorded, low, high and the run's, by step.
+        place: the step.
+    """
+    first = max(0, int(np.searchsorted(steps, place)) - _STEPS_BEFORE)
+    shown = slice(first, first + _STEPS_SHOWN)
+    center, low, high, value = (tuple(map(float, one[shown])) for one in values)
+    return Picture(tuple(map(int, steps[shown])), center, low, high, value)
 
 
 def _in_words(found: float, wanted: float, width: float, step: int) -> str:

@@ -170,6 +170,22 @@ class Comparison:
         """Findings on speed and memory."""
         return [one for one in self.offending() if one.family is not Family.CONVERGENCE]
 
+    def noted(self) -> list[str]:
+        """What speed and memory say beside the verdict, a few words per metric."""
+        if not any(one.family is Family.CONVERGENCE for one in self.results):
+            return []  # there they are the verdict
+        found: dict[str, str] = {}
+        for one in self.speed_notes():
+            if one.verdict in (Verdict.REGRESSED, Verdict.IMPROVED):
+                change = "" if one.change is None else f" {one.change:+.1%}"
+                found.setdefault(one.metric, f"{one.label}: {one.metric}{change}")
+        return list(found.values())
+
+    @property
+    def headline(self) -> str:
+        """The message, with what speed and memory say beside it."""
+        return "; ".join([self.message, *self.noted()])
+
     def to_json(self) -> dict[str, Any]:
         """The contract of ``evenkeel compare --json``, then more."""
         return {

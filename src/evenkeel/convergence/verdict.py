@@ -123,7 +123,7 @@ def with_comparison(judgement: Judgement, comparison: Comparison) -> Judgement:
     """
     if judgement.verdict not in _OPEN:
         return replace(judgement, comparison=comparison)
-    message = comparison.message
+    message = comparison.headline
     if judgement.checks:
         message = f"{message}; {judgement.message}"
     return replace(judgement, verdict=comparison.verdict, message=message, comparison=comparison)

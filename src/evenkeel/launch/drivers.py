@@ -34,7 +34,7 @@ def find(words: Sequence[str], root: Path | None = None) -> list[DriverWord]:
     for word in words:
         path = _path(word, root)
         if path is None and root is not None and "/" not in word:
-            by_name = _by_name(root) if by_name is None else by_name
+            by_name = Repository(root).drivers_by_name() if by_name is None else by_name
             named = by_name.get(word.removesuffix(".sh"), [])
             path = str(named[0]) if len(named) == 1 else None
         found.append(DriverWord(word, word if path is None else path))
@@ -49,13 +49,6 @@ def _path(word: str, root: Path | None) -> str | None:
             if (folder / word).is_file():
                 return str(folder / word)
     return None
-
-
-def _by_name(root: Path) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
-    for path in Repository(root).drivers():
-        found.setdefault(path.stem, []).append(path)
-    return found
 
 
 def all_below(root: Path) -> list[DriverWord]:

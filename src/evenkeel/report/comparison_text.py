@@ -20,6 +20,7 @@ from evenkeel.report.terminal import PLAIN_WIDTH, number, verdict_style
 _PLOT_ROWS = 9
 _PLOT_COLUMNS = 60
 _MAX_PLOTS = 3
+_LEGEND = "o the run, X out of the band ░ of the baseline"
 
 
 def print_comparison(comparison: Comparison, name: str, *, everything: bool = False) -> None:
@@ -53,7 +54,7 @@ def render_evidence(console: Console, comparison: Comparison, everything: bool =
     for one in offending:
         if one.picture and one.metric not in plotted and len(plotted) < _MAX_PLOTS:
             plotted.add(one.metric)
-            console.print(f"{escape(one.metric)} (o the run, X out of the band ░ of the baseline)")
+            console.print(f"{escape(one.metric)} ({_LEGEND})")
             console.print("\n".join(plot(one.picture)), markup=False)
     for one in offending:
         console.print(f"  {escape(one.metric)} {one.summary}: {escape(one.message)}")
@@ -86,18 +87,24 @@ def results_table(results: Sequence[MetricResult]) -> Table:
     return table
 
 
-def explanation(one: MetricResult) -> str:
-    """One result in full, for a failed test: message, baseline, what it would find, a plot."""
-    detectable = percent(one.minimum_detectable_change, sign=False)
-    lines = [f"{one.metric} {one.summary}: {one.label}: {one.message}"]
-    if one.baseline is not None:
-        what = "recorded" if one.summary == matched.SUMMARY else "baseline mean"
-        lines.append(
-            f"{what} {number(one.baseline)}, passes from {number(one.low)} to"
-            f" {number(one.high)}; changes from {detectable} are found"
-        )
-    if one.picture is not None:
-        lines += plot(one.picture)
+def explanation(results: Sequence[MetricResult]) -> str:
+    """Results of one metric in full, for a failed test.
+
+    For each its message, the baseline and what it would find; a plot for all of them.
+    """
+    lines = []
+    for one in results:
+        lines.append(f"{one.summary}: {one.label}: {one.message}")
+        if one.baseline is not None:
+            what = "recorded" if one.summary == matched.SUMMARY else "baseline mean"
+            detectable = percent(one.minimum_detectable_change, sign=False)
+            lines.append(
+                f"  {what} {number(one.baseline)}, passes from {number(one.low)} to"
+                f" {number(one.high)}; changes from {detectable} are found"
+            )
+    picture = next((one.picture for one in results if one.picture is not None), None)
+    if picture is not None:
+        lines += [_LEGEND, *plot(picture)]
     return "\n".join(lines)
 
 
@@ -143,10 +150,8 @@ def plot(picture: Picture, columns: int = _PLOT_COLUMNS, rows: int = _PLOT_ROWS)
 
 def _render(console: Console, comparison: Comparison, name: str, everything: bool) -> None:
     render_evidence(console, comparison, everything)
-    verdict = comparison.verdict
-    console.print(
-        f"[{verdict_style(verdict)}]{verdict.value}[/] {escape(name)}: {escape(comparison.message)}"
-    )
+    verdict, told = comparison.verdict, escape(comparison.headline)
+    console.print(f"[{verdict_style(verdict)}]{verdict.value}[/] {escape(name)}: {told}")
     console.print(_promise(comparison))
 
 
