@@ -9,7 +9,7 @@ Looks: a run is looked at alone (look 1), and where the result lies in the band 
 with one and then two confirming runs (looks 2 and 3). The budget is spent over the looks in the
 manner of Lan & DeMets (1983, doi:10.1093/biomet/70.3.659). The looks share their data, and only
 runs in the band go on: what is spent at the looks may sum to more than 1 while the whole procedure
-keeps the budget (0.97 of it where sigma is known; ``docs/convergence.md`` has the simulation).
+keeps the budget (``docs/convergence.md`` has the simulation).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from evenkeel.errors import InputError
 
 MAX_LOOKS = 3
 # share of the budget spent at look 1, 2, 3, for 1, 2 or 3 looks in all
-SPENDING = {1: (1.0,), 2: (0.7, 0.4), 3: (0.6, 0.4, 0.4)}
+SPENDING = {1: (1.0,), 2: (0.5, 0.6), 3: (0.4, 0.3, 0.6)}
 
 # shares of the summaries of one metric; a summary that does not apply leaves its share to others
 SUMMARY_SHARES = {"final": 0.5, "mean": 0.3, "shape": 0.15, "steps_to_target": 0.05}

@@ -25,6 +25,9 @@ LIMIT = 6.0
 
 _WINDOW = 5
 _LEAST_ELSEWHERE = 20
+_NEAR = 20
+_LEAST_BEFORE = 5
+_ABOVE_NEAR = 2.0
 
 
 class SeamKind(StrEnum):
@@ -136,38 +139,46 @@ def find_jumps(name: str, curve: Mapping[int, float], boundaries: Sequence[int])
 
     With B0, B1 the means of the two stretches of ``_WINDOW`` steps before a place and A1, A2 of
     those after it, the jump is (A1 - B1) - ((B1 - B0) + (A2 - A1)) / 2: what remains of the change
-    without the trend on both sides. Its size at all other places gives the noise (median absolute
-    deviation). Curves too short for that have no jumps.
+    without the trend on both sides. Positive metrics are taken as logarithms, in which a loss
+    falls more evenly. It must be ``LIMIT`` times the noise of all other places (median absolute
+    deviation) and ``_ABOVE_NEAR`` times the largest jump of the ``_NEAR`` places before and after:
+    where a curve is steep, it bends more than where it is flat.
 
     Args:
         name: the metric.
         curve: step → value, ascending.
-        boundaries: first step of each later start.
+        boundaries: first step of each later start. One that has less than 25 steps before it
+            cannot be told from a steep start; curves too short have no jumps.
     """
     steps = np.array(list(curve), dtype=np.int64)
     values = np.array(list(curve.values()), dtype=np.float64)
-    jumps = _jumps(values)
+    log = kind_of(name).positive and bool((values > 0).all())
+    jumps = _jumps(np.log(values) if log else values)
     places = np.arange(len(jumps)) + 2 * _WINDOW
     at = [int(np.searchsorted(steps, boundary)) for boundary in boundaries]
-    elsewhere = np.ones(len(jumps), dtype=bool)
+    elsewhere = np.isfinite(jumps)
     for place in at:
         elsewhere &= np.abs(places - place) >= 2 * _WINDOW
-    noise = jumps[elsewhere & np.isfinite(jumps)]
+    noise = jumps[elsewhere]
     if len(noise) < _LEAST_ELSEWHERE:
         return []
     center = float(np.median(noise))
     spread = 1.4826 * float(np.median(np.abs(noise - center)))
-    spread = max(spread, 1e-6 * float(np.abs(values).max()), 1e-300)
+    largest = 1.0 if log else float(np.abs(values[np.isfinite(values)]).max())
+    spread = max(spread, 1e-6 * largest, 1e-300)
     found = []
     for place, boundary in zip(at, boundaries, strict=True):
         index = place - 2 * _WINDOW
-        if not 0 <= index < len(jumps):
+        near = elsewhere & (np.abs(places - place) <= 2 * _WINDOW + _NEAR)
+        if not 0 <= index < len(jumps) or (near & (places < place)).sum() < _LEAST_BEFORE:
             continue
-        size = (float(jumps[index]) - center) / spread
-        if abs(size) > LIMIT:
+        jump = float(jumps[index])
+        nearby = _ABOVE_NEAR * float(np.abs(jumps[near]).max())
+        if abs(jump - center) > LIMIT * spread and abs(jump) > nearby:
+            size = f"{np.expm1(jump):+.2%}" if log else f"{jump:+.4g}"
             text = (
-                f"jumps by {jumps[index]:+.4g} where it was continued, {abs(size):.0f} times what"
-                " it does elsewhere"
+                f"jumps by {size} where it was continued, {abs(jump - center) / spread:.0f} times"
+                " what it does elsewhere"
             )
             found.append(Seam(name, SeamKind.JUMP, int(boundary), text))
     return found

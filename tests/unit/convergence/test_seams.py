@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from simulated_runs import loss_curve
 
@@ -61,6 +62,24 @@ def test_healthy_boundaries_raise_few_alarms() -> None:
         ]
         found += len(find_seams(halves))
     assert found == 0
+
+
+def test_a_steep_start_is_no_jump_and_a_lost_start_is() -> None:
+    """A loss that falls by a factor of 300, fast at first, as of a distillation."""
+    random = np.random.default_rng(0)
+    steps = np.arange(1, 121)
+    values = 3.0 * np.exp(-((steps / 20) ** 1.5)) + 0.01
+    values *= np.exp(0.02 * random.standard_normal(120))
+    curve = dict(zip(steps.tolist(), values.tolist(), strict=True))
+
+    def continued(at: int, late: dict[int, float]) -> list[tuple[SeamKind, int]]:
+        before = {step: value for step, value in curve.items() if step < at}
+        after = {step: value for step, value in late.items() if step >= at}
+        return kinds({"train/loss": before}, {"train/loss": after})
+
+    assert [at for at in range(5, 115) if continued(at, curve)] == []
+    forgot = {step: curve[max(1, step - 30)] for step in curve}
+    assert continued(80, forgot) == [(SeamKind.JUMP, 80)]
 
 
 def test_differences_of_repeated_steps_may_grow_as_rounding_does() -> None:
