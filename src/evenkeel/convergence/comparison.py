@@ -73,6 +73,8 @@ def compare(
     notes: list[str] = []
     for name, kind in kinds.items():
         found = curves.align(baseline[name], [run.get(name) for run in new])
+        if isinstance(found, Aligned) and kind.direction is not Direction.EXACT:
+            found = curves.stuck(found, len(baseline[name].values)) or found
         if isinstance(found, Fault):
             results.append(_faulty(name, kind, found))
             continue
@@ -83,9 +85,36 @@ def compare(
         else:
             results.append(exact)
     results += _judged(aligned, baseline, kinds, len(new), options)
+    if len(new) > 1:
+        results = _with_outliers(results, baseline, new, options)
     order = {name: place for place, name in enumerate(kinds)}
     results.sort(key=lambda result: order[result.metric])
     return Comparison.of(results, options.budget, len(new), _num_runs(baseline), tuple(notes))
+
+
+def _with_outliers(
+    results: Sequence[MetricResult],
+    baseline: Mapping[str, Curve],
+    new: Sequence[MetricsView],
+    options: Options,
+) -> list[MetricResult]:
+    """Results over several new runs, less what passes only because one of them is far off.
+
+    Their own spread widens the interval of their mean, so that a run that would be ``REGRESSED``
+    alone could let all of them pass. Each is held against the baseline as at the first look.
+    """
+    options = replace(options, picture_all=False)
+    alone: dict[tuple[str, str], MetricResult] = {}
+    for number, run in enumerate(new, start=1):
+        for one in compare(baseline, [run], options).results:
+            if one.verdict is Verdict.REGRESSED and one.family is Family.CONVERGENCE:
+                which = f"run {number} of {len(new)} alone: {one.message}"
+                alone.setdefault((one.metric, one.summary), replace(one, message=which))
+    decided = (Verdict.NON_FINITE, Verdict.INCOMPLETE, Verdict.REGRESSED)
+    return [
+        one if one.verdict in decided else alone.get((one.metric, one.summary), one)
+        for one in results
+    ]
 
 
 def _num_runs(baseline: Mapping[str, Curve]) -> int:

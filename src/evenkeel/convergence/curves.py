@@ -20,6 +20,10 @@ from evenkeel.convergence.verdict import Verdict
 Steps = NDArray[np.int64]
 MetricsView = Mapping[str, Mapping[int, float]]
 
+_STEPS_TO_BE_STUCK = 10
+_ALL_THE_TIME = 0.9
+"""Share of the steps that have values of their own."""
+
 
 @dataclass(frozen=True, eq=False)
 class Curve:
@@ -127,6 +131,28 @@ def align(curve: Curve, new: Sequence[Mapping[int, float] | None]) -> Aligned | 
         notes.append(f"{int((~usable).sum())} steps left out: not finite in the baseline either")
         return Aligned(keep_steps, values[:, usable], tuple(notes))
     return Aligned(steps[keep], values, tuple(notes))
+
+
+def stuck(aligned: Aligned, num_baseline: int) -> Fault | None:
+    """A new run whose value never changes, though that of the baseline's runs does all the time.
+
+    A loss of 0 from the first step on is nothing learned and all masked, not an improvement.
+
+    Args:
+        aligned: baseline and new runs.
+        num_baseline: how many of its rows are the baseline's.
+    """
+    num_steps = len(aligned.steps)
+    if num_steps < _STEPS_TO_BE_STUCK:
+        return None
+    distinct = [len(np.unique(row)) for row in aligned.values]
+    if min(distinct[:num_baseline]) < _ALL_THE_TIME * num_steps:
+        return None
+    for row, count in zip(aligned.values[num_baseline:], distinct[num_baseline:], strict=True):
+        if count == 1:
+            text = f"{row[0]:.6g} at all of {num_steps} steps, while the baseline's runs change"
+            return Fault(Verdict.REGRESSED, text, int(aligned.steps[0]))
+    return None
 
 
 def _first_non_finite(series: Mapping[int, float], curve: Curve) -> Fault | None:

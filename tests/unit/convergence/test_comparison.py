@@ -218,6 +218,32 @@ def test_doubt_asks_for_a_confirming_run_until_the_last_look() -> None:
     assert at_once.verdict in (Verdict.REGRESSED, Verdict.PASS)
 
 
+@pytest.mark.parametrize("factor", [1.05, 1.3, 2.0])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_one_run_that_is_far_off_does_not_hide_in_the_spread_of_several(
+    place: int, factor: float
+) -> None:
+    runs = [run(77, change=scale(1.018)), run(78), run(79)]
+    assert compare_runs(BASELINE, runs).verdict is Verdict.PASS
+    runs[place] = run(77 + place, change=scale(factor))
+    found = compare_runs(BASELINE, runs)
+    assert found.verdict is Verdict.REGRESSED
+    assert f"run {place + 1} of 3 alone" in found.message
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_loss_that_never_changes_is_no_improvement(value: float) -> None:
+    found = compare_runs(BASELINE, [{"train/loss": dict.fromkeys(range(1, 301), value)}])
+    assert found.verdict is Verdict.REGRESSED
+    assert f"{value:.6g} at all of 300 steps" in found.message
+
+
+def test_a_metric_with_few_values_may_stay_at_one() -> None:
+    base = [{"validation/accuracy": {step: 0.9 + step % 3 / 100 for step in range(60)}}] * 5
+    new = {"validation/accuracy": dict.fromkeys(range(60), 0.92)}
+    assert compare_runs(base, [new]).verdict is not Verdict.REGRESSED
+
+
 def test_the_contract_of_json() -> None:
     told = compare_runs(BASELINE, [run(77)]).to_json()
     assert list(told)[:3] == ["verdict", "family_error", "metrics"]
