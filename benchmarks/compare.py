@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from evenkeel.convergence import baseline as files
+from evenkeel.convergence import baseline_recording
 from evenkeel.convergence.baseline import Acceptance, Baseline
 from evenkeel.convergence.baseline_judgement import compare_evidence
 from evenkeel.convergence.comparison import Options
@@ -95,7 +96,7 @@ def main() -> int:
     args = parser.parse_args()
     runs = [make_run(seed, args.metrics, args.steps) for seed in range(8)]
     evidence = [RunEvidence(f"run{i}", one, {}) for i, one in enumerate(runs[:5])]
-    made = files.of_evidence(evidence, recipe="", accepted=Acceptance("", "", ""))
+    made = baseline_recording.of_evidence(evidence, recipe="", accepted=Acceptance("", "", ""))
     _BASELINE.append(made)
     _RUNS.extend(runs[5:])
     share = [len(part) for part in np.array_split(np.arange(args.recipes), args.processes)]

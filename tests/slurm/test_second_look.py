@@ -17,6 +17,7 @@ from mini_cluster import MiniCluster
 
 from evenkeel import run_record
 from evenkeel.convergence import baseline as baseline_file
+from evenkeel.convergence import baseline_recording
 from evenkeel.convergence.baseline import Acceptance
 from evenkeel.convergence.baseline_judgement import compare_run
 from evenkeel.convergence.run_evidence import RunEvidence
@@ -60,7 +61,7 @@ def in_doubt(tree: Path, scratch: Path) -> None:
             metrics = {"train/loss": {step: value * factor for step, value in curve.items()}}
             runs.append(RunEvidence("", metrics, {}))
         accepted = Acceptance(by="a test", date="2026-11-20", reason="around the stand-in's curve")
-        made = baseline_file.of_evidence(runs, recipe=NAME, accepted=accepted)
+        made = baseline_recording.of_evidence(runs, recipe=NAME, accepted=accepted)
         baseline_file.save(made, repository.baselines_dir / "llm" / NAME / "cpu.json")
         found = compare_run(paths, NAME, repository, None)
         if found is not None and found.verdict is Verdict.INCONCLUSIVE:

@@ -15,6 +15,7 @@ import pytest
 from test_driver import Tree
 
 from evenkeel.convergence import baseline as baseline_file
+from evenkeel.convergence import baseline_recording
 from evenkeel.convergence.baseline import Acceptance, Baseline
 from evenkeel.convergence.baseline_judgement import compare_run
 from evenkeel.convergence.run_evidence import RunEvidence, read_evidence
@@ -34,7 +35,7 @@ def as_runs(run: RunEvidence, shift: float) -> Baseline:
         curve = {step: value * factor for step, value in run.metrics[METRIC].items()}
         runs.append(replace(run, metrics={METRIC: curve}))
     accepted = Acceptance(by="a test", date="2026-11-20", reason="around a real run")
-    return baseline_file.of_evidence(runs, recipe=str(run.record["recipe"]), accepted=accepted)
+    return baseline_recording.of_evidence(runs, recipe=str(run.record["recipe"]), accepted=accepted)
 
 
 def baseline_in_doubt(paths: RunPaths, repository: Repository) -> Path:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evenkeel.errors import EXIT_OK, InputError
 from evenkeel.run_paths import Repository
+
+if TYPE_CHECKING:
+    from evenkeel.convergence.baseline import Baseline
 
 EPILOG = """\
 examples:
@@ -79,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _record(args: argparse.Namespace) -> int:
     from evenkeel.convergence import baseline as files
-    from evenkeel.convergence import baseline_files, baseline_judgement
+    from evenkeel.convergence import baseline_files, baseline_judgement, baseline_recording
     from evenkeel.convergence.run_evidence import read_evidence
 
     if bool(args.name) == bool(args.sources):
@@ -96,7 +101,7 @@ def _record(args: argparse.Namespace) -> int:
         sources = baseline_runs.record(driver, args.runs, args.evidence, num_twins=args.twins)
     evidence = [read_evidence(path).without(args.without) for path in sources]
     recipe = args.name or str(evidence[0].record.get("recipe") or "")
-    made = files.of_evidence(
+    made = baseline_recording.of_evidence(
         evidence,
         recipe=recipe,
         accepted=baseline_files.acceptance(args.by, args.reason),
@@ -106,6 +111,10 @@ def _record(args: argparse.Namespace) -> int:
     given = baseline_judgement.parse_directions(args.direction, made.curves)
     made = baseline_files.with_directions(made, given)
     path = args.output or baseline_files.standard_path(made, args.root)
+    if path.is_dir():
+        raise InputError(
+            "a folder, where a file is wanted", path=path, fix=f"--output {path}/B.json"
+        )
     if path.exists() and not args.force:
         raise InputError(
             "this baseline exists already",
@@ -113,23 +122,23 @@ def _record(args: argparse.Namespace) -> int:
             fix="'baseline add' or 'baseline accept' keeps its history; --force replaces it",
         )
     files.save(made, path)
-    _warn(made)
-    _say(f"recorded {len(made.runs)} runs, {len(made.curves)} metrics in {path}")
+    _warn([*baseline_recording.left_out(evidence, made), *baseline_files.doubts(made)])
+    _say(f"recorded {_held(made)} in {path}")
     return EXIT_OK
 
 
 def _add(args: argparse.Namespace) -> int:
     from evenkeel.convergence import baseline as files
-    from evenkeel.convergence import baseline_files
+    from evenkeel.convergence import baseline_files, baseline_recording
     from evenkeel.convergence.run_evidence import read_evidence
 
     path = baseline_files.find(args.baseline, args.root)
     evidence = [read_evidence(source) for source in args.sources]
     accepted = baseline_files.acceptance(args.by, args.reason or "more runs")
-    made = files.with_runs(files.load(path), evidence, accepted)
+    made = baseline_recording.with_runs(files.load(path), evidence, accepted)
     files.save(made, path)
-    _warn(made)
-    _say(f"{path}: {len(made.runs)} runs now, {len(made.curves)} metrics")
+    _warn([*baseline_recording.left_out(evidence, made), *baseline_files.doubts(made)])
+    _say(f"{path}: now {_held(made)}")
     return EXIT_OK
 
 
@@ -148,8 +157,8 @@ def _accept(args: argparse.Namespace) -> int:
     accepted = baseline_files.acceptance(args.by, args.reason)
     made = baseline_files.replaced(files.load(path), evidence, accepted)
     files.save(made, path)
-    _warn(made)
-    _say(f"{path}: now {len(made.runs)} runs, {len(made.curves)} metrics")
+    _warn(baseline_files.doubts(made))
+    _say(f"{path}: now {_held(made)}")
     return EXIT_OK
 
 
@@ -194,13 +203,14 @@ def _diff(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _warn(made: object) -> None:
-    from evenkeel.convergence.baseline import Baseline
-    from evenkeel.convergence.baseline_files import doubts
-
-    assert isinstance(made, Baseline)
-    for doubt in doubts(made):
+def _warn(doubts: Sequence[str]) -> None:
+    for doubt in doubts:
         print(f"[WARNING] {doubt}", file=sys.stderr)
+
+
+def _held(made: Baseline) -> str:
+    counts = {"run": len(made.runs), "metric": len(made.curves)}
+    return ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for word, count in counts.items())
 
 
 def _say(text: str) -> None:

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,10 @@ import numpy as np
 import orjson
 
 from evenkeel import atomic_file
-from evenkeel.convergence import baseline_layout, curves, platforms
+from evenkeel.convergence import baseline_layout
 from evenkeel.convergence.curves import Curve
 from evenkeel.convergence.metric_kinds import Direction
-from evenkeel.convergence.run_evidence import RunEvidence
-from evenkeel.errors import InputError, did_you_mean
+from evenkeel.errors import InputError
 from evenkeel.metrics import series
 
 SCHEMA_VERSION = 1
@@ -98,137 +97,9 @@ class Baseline:
     twin_curves: Mapping[str, Curve] = field(default_factory=dict)
 
 
-def of_evidence(
-    evidence: Sequence[RunEvidence],
-    *,
-    recipe: str,
-    accepted: Acceptance,
-    directions: Mapping[str, Direction] | None = None,
-    exact: bool = False,
-    bit_exact: bool = False,
-) -> Baseline:
-    """A baseline of these runs; the numeric twins among them are told from the others.
-
-    Raises:
-        InputError: the runs have no metric in common, or they are of different recipes; a twin's
-            seed is none of the others', or was trained with other numerics.
-    """
-    runs = [one for one in evidence if not one.numeric_twin]
-    twins = [one for one in evidence if one.numeric_twin]
-    if not runs:
-        raise InputError("a baseline needs at least one run that is no numeric twin")
-    prints = {one.fingerprint for one in evidence if one.fingerprint}
-    if len(prints) > 1:
-        raise InputError(
-            f"the runs are of {len(prints)} different configurations of the recipe",
-            fix="record runs of one configuration; only the seed may differ",
-        )
-    _refuse_strays(twins, {one.seed for one in runs}, runs[0].platform)
-    found = curves.of_runs([one.metrics for one in (*runs, *twins)])
-    if not found:
-        raise InputError(
-            "the runs have no metric with a step in common",
-            fix="give metrics files of the same recipe",
-        )
-    unknown = [name for name in directions or {} if name not in found]
-    if unknown:
-        raise InputError(f"no metric {unknown[0]!r}{did_you_mean(unknown[0], found)}")
-    return Baseline(
-        recipe=recipe,
-        fingerprint=prints.pop() if prints else None,
-        platform=runs[0].platform,
-        runs=tuple(_run(f"run{number}", one) for number, one in enumerate(runs, start=1)),
-        curves=_rows(found, 0, len(runs)),
-        accepted=accepted,
-        directions=dict(directions or {}),
-        exact=exact,
-        bit_exact=bit_exact,
-        twins=tuple(_twin(f"twin{number}", one) for number, one in enumerate(twins, start=1)),
-        twin_curves=_rows(found, len(runs), len(evidence)) if twins else {},
-    )
-
-
-def _rows(found: Mapping[str, Curve], first: int, end: int) -> dict[str, Curve]:
+def rows_of(found: Mapping[str, Curve], first: int, end: int) -> dict[str, Curve]:
     """Some of the runs of curves, metrics in order."""
     return {name: Curve(one.steps, one.values[first:end]) for name, one in sorted(found.items())}
-
-
-def _run(name: str, evidence: RunEvidence) -> BaselineRun:
-    record = evidence.record
-    attempts = record.get("attempts") or [{}]
-    path = Path(evidence.source)
-    return BaselineRun(
-        name=name,
-        source=str(Path(*path.parts[-2:]) if path.is_absolute() else path),
-        seed=evidence.seed,
-        commit=(record.get("git") or {}).get("commit"),
-        date=attempts[0].get("start"),
-    )
-
-
-def _twin(name: str, evidence: RunEvidence) -> NumericTwin:
-    return NumericTwin(**vars(_run(name, evidence)), numeric_twin=evidence.numeric_twin)
-
-
-def _refuse_strays(
-    twins: Sequence[RunEvidence], seeds: Collection[int | None], platform: Mapping[str, Any]
-) -> None:
-    """Raise for a twin that tells nothing of the baseline's runs."""
-    for twin in twins:
-        if twin.seed not in seeds:
-            raise InputError(
-                f"{twin.source} is a numeric twin of seed {twin.seed}, and no run has that seed",
-                fix=f"train the twin with one of the seeds {sorted(s for s in seeds if s)}",
-            )
-        changed = platforms.numeric_changes(platform, twin.platform)
-        if changed:
-            raise InputError(
-                f"{twin.source} is a numeric twin from another platform: {', '.join(changed)}",
-                fix="train the twin where the runs of its baseline were trained",
-            )
-
-
-def with_runs(
-    baseline: Baseline, evidence: Sequence[RunEvidence], accepted: Acceptance
-) -> Baseline:
-    """``baseline`` with further runs, on the steps that all have; older acceptances are kept.
-
-    Raises:
-        InputError: a run is of another configuration, or shares no metric with the baseline.
-    """
-    for one in evidence:
-        if baseline.fingerprint and one.fingerprint not in (None, baseline.fingerprint):
-            raise InputError(
-                f"{one.source} is a run of another configuration than the baseline",
-                fix="record a new baseline for it; a change that shapes the curve needs a new .vN",
-            )
-    new = [one for one in evidence if not one.numeric_twin]
-    new_twins = [one for one in evidence if one.numeric_twin]
-    runs = baseline.runs + tuple(
-        _run(f"run{number}", one) for number, one in enumerate(new, start=len(baseline.runs) + 1)
-    )
-    twins = baseline.twins + tuple(
-        _twin(f"twin{number}", one)
-        for number, one in enumerate(new_twins, start=len(baseline.twins) + 1)
-    )
-    _refuse_strays(new_twins, {run.seed for run in runs}, baseline.platform)
-    rows = [as_metrics(baseline, number) for number in range(len(baseline.runs))]
-    rows += [one.metrics for one in new]
-    rows += [twin_metrics(baseline, number) for number in range(len(baseline.twins))]
-    rows += [one.metrics for one in new_twins]
-    found = curves.of_runs(rows)
-    if not found:
-        raise InputError("the runs have no metric with a step in common with the baseline")
-    return replace(
-        baseline,
-        runs=runs,
-        curves=_rows(found, 0, len(runs)),
-        accepted=accepted,
-        history=(*baseline.history, baseline.accepted),
-        retired=None,
-        twins=twins,
-        twin_curves=_rows(found, len(runs), len(rows)) if twins else {},
-    )
 
 
 def as_metrics(baseline: Baseline, number: int) -> series.Metrics:
@@ -342,7 +213,7 @@ def _of_record(record: Mapping[str, Any]) -> Baseline:
         fingerprint=record["fingerprint"],
         platform=record["platform"],
         runs=runs,
-        curves=_rows(found, 0, len(runs)),
+        curves=rows_of(found, 0, len(runs)),
         accepted=Acceptance(**record["accepted"]),
         history=tuple(Acceptance(**one) for one in record.get("history", ())),
         directions={k: Direction(v) for k, v in record.get("directions", {}).items()},
@@ -350,5 +221,5 @@ def _of_record(record: Mapping[str, Any]) -> Baseline:
         retired=Acceptance(**retired) if retired else None,
         exact=bool(record.get("exact_values")),
         twins=twins,
-        twin_curves=_rows(found, len(runs), len(runs) + len(twins)) if twins else {},
+        twin_curves=rows_of(found, len(runs), len(runs) + len(twins)) if twins else {},
     )

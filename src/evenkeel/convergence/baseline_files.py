@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import itertools
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from evenkeel import run_record
-from evenkeel.convergence import baseline as files
+from evenkeel.convergence import baseline_recording
 from evenkeel.convergence.baseline import Acceptance, Baseline
 from evenkeel.convergence.metric_kinds import Direction, Family, kind_of
 from evenkeel.convergence.platforms import device_class
@@ -89,7 +90,7 @@ def with_directions(baseline: Baseline, directions: Mapping[str, Direction]) -> 
 
 def replaced(baseline: Baseline, evidence: Sequence[RunEvidence], accepted: Acceptance) -> Baseline:
     """``evidence`` in place of the baseline's runs; its settings and history are kept."""
-    made = files.of_evidence(
+    made = baseline_recording.of_evidence(
         evidence,
         recipe=baseline.recipe,
         accepted=accepted,
@@ -104,9 +105,12 @@ def doubts(baseline: Baseline) -> list[str]:
     """What a person should look at before trusting a baseline."""
     found = []
     if len(baseline.runs) < 3:
-        found.append(
-            f"{len(baseline.runs)} run(s): how much healthy runs vary is a guess; record 5"
-        )
+        what = "1 run" if len(baseline.runs) == 1 else "2 runs"
+        found.append(f"{what}: how much healthy runs vary is a guess; record 5")
+    copies = None if baseline.bit_exact else _first_copies(baseline)
+    if copies is not None:
+        names = " and ".join(baseline.runs[number].name for number in copies)
+        found.append(f"{names} are the same in every value: copies tell nothing of how runs vary")
     seeds = [run.seed for run in baseline.runs if run.seed is not None]
     if len(set(seeds)) < len(seeds) and not baseline.bit_exact:
         found.append("runs of the same seed vary less than new runs of other seeds will")
@@ -122,3 +126,14 @@ def doubts(baseline: Baseline) -> list[str]:
                 " such steps are not compared"
             )
     return found
+
+
+def _first_copies(baseline: Baseline) -> tuple[int, int] | None:
+    """Positions of two runs that are the same in all values."""
+    for one, other in itertools.combinations(range(len(baseline.runs)), 2):
+        if all(
+            np.array_equal(curve.values[one], curve.values[other], equal_nan=True)
+            for curve in baseline.curves.values()
+        ):
+            return one, other
+    return None

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from evenkeel.convergence import baseline as baseline_file
-from evenkeel.convergence import baseline_files, baseline_match, matched, pool
+from evenkeel.convergence import baseline_files, baseline_match, baseline_recording, matched, pool
 from evenkeel.convergence.baseline import Acceptance, Baseline
 from evenkeel.convergence.baseline_match import Level
 from evenkeel.convergence.comparison import Options, compare
@@ -16,7 +16,7 @@ from evenkeel.convergence.exactness import first_bit_difference
 from evenkeel.convergence.metric_kinds import Direction, Family, kind_of
 from evenkeel.convergence.platforms import node_type
 from evenkeel.convergence.results import Comparison
-from evenkeel.convergence.run_evidence import RunEvidence, read_evidence
+from evenkeel.convergence.run_evidence import RunEvidence, is_baseline, read_evidence
 from evenkeel.convergence.second_look import confirming_runs
 from evenkeel.convergence.statistics import Prior
 from evenkeel.convergence.verdict import Verdict
@@ -30,9 +30,9 @@ def read_baseline(paths: Sequence[Path]) -> Baseline:
     Raises:
         InputError: a file is missing or is neither.
     """
-    if len(paths) == 1 and (not paths[0].exists() or _is_baseline(paths[0])):
+    if len(paths) == 1 and (not paths[0].exists() or is_baseline(paths[0])):
         return baseline_file.load(paths[0])
-    if any(path.exists() and _is_baseline(path) for path in paths):
+    if any(is_baseline(path) for path in paths):
         raise InputError(
             "a baseline file among several paths",
             fix="give one baseline file, or only metrics files and run directories",
@@ -40,15 +40,7 @@ def read_baseline(paths: Sequence[Path]) -> Baseline:
     evidence = [read_evidence(path) for path in paths]
     recipe = str(evidence[0].record.get("recipe") or "")
     accepted = Acceptance(by="", date="", reason="given on the command line")
-    return baseline_file.of_evidence(evidence, recipe=recipe, accepted=accepted, exact=True)
-
-
-def _is_baseline(path: Path) -> bool:
-    """Whether a file says so in its first bytes (a metrics file has no schema_version)."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return b'"schema_version"' in file.read(200)
+    return baseline_recording.of_evidence(evidence, recipe=recipe, accepted=accepted, exact=True)
 
 
 def pooled_priors(folders: Iterable[Path], baseline: Baseline) -> dict[str, Prior]:

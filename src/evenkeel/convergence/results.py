@@ -82,7 +82,7 @@ class MetricResult:
     def with_message(self) -> MetricResult:
         """The same with its message written from its numbers."""
         where = f" in steps {self.block[0]} to {self.block[1]}" if self.block else ""
-        change = "" if self.change is None else f" ({self.change:+.2%} of the baseline)"
+        change = "" if self.change is None else f" ({_change(self.change)} of the baseline)"
         text = f"{_number(self.value)}{where}{change}, allowed {self._interval()}"
         if self.verdict is Verdict.INCONCLUSIVE:
             text += "; a confirming run will tell"
@@ -218,6 +218,10 @@ def _fold(results: Sequence[MetricResult]) -> tuple[Verdict, str]:
     others = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
     summary = "" if worst.summary == "steps" else f" {worst.summary}"
     return verdict, f"{worst.metric}{summary}: {worst.message}{others}"
+
+
+def _change(value: float) -> str:
+    return f"{1 + value:.3g} times that" if value >= 100 else f"{value:+.2%}"
 
 
 def _number(value: float | None) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evenkeel import run_record
+from evenkeel.errors import InputError
 from evenkeel.metrics import series
 from evenkeel.recipes import fingerprint
 from evenkeel.run_paths import RunPaths
@@ -70,6 +71,12 @@ def read_evidence(path: Path) -> RunEvidence:
     Raises:
         InputError: there is no such file, or it is no metrics file.
     """
+    if is_baseline(path):
+        raise InputError(
+            "this is a baseline, where a run is wanted",
+            path=path,
+            fix="name a metrics file or a run directory",
+        )
     if path.is_dir():
         paths = RunPaths(path)
         metrics_path = paths.metrics
@@ -80,3 +87,11 @@ def read_evidence(path: Path) -> RunEvidence:
     own = path.is_dir() or path.name == "metrics.json"
     record = run_record.read(record_path) if own else {}
     return RunEvidence(str(path), series.load(metrics_path), record)
+
+
+def is_baseline(path: Path) -> bool:
+    """Whether a file says so in its first bytes (a metrics file has no schema_version)."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b'"schema_version"' in file.read(200)

@@ -112,6 +112,8 @@ def percent(value: float | None, *, sign: bool = True) -> str:
     """A relative change; a dash where there is none."""
     if value is None or not math.isfinite(value):
         return "-"
+    if value >= 100:
+        return f"x{1 + value:.3g}"
     if 0 < abs(value) < 5e-5:  # far below what seeds show: told by the run of the same seed
         return f"{100 * value:+.1g}%" if sign else f"{100 * value:.1g}%"
     return f"{value:+.2%}" if sign else f"{value:.2%}"
@@ -184,6 +186,6 @@ def _promise(comparison: Comparison) -> str:
     over = f" over {budget.num_recipes} recipes" if budget.num_recipes > 1 else ""
     return (
         f"healthy runs raise an alarm in at most {budget.family_error:.2%} of nights{over} "
-        f"({comparison.num_baseline} baseline runs, look {min(comparison.num_new, budget.looks)}"
+        f"(baseline runs: {comparison.num_baseline}, look {min(comparison.num_new, budget.looks)}"
         f" of at most {budget.looks})"
     )

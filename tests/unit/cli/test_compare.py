@@ -117,3 +117,69 @@ def test_metrics_are_left_out_of_a_recording(tmp_path: Path) -> None:
     record = ["baseline", "record", "--from", str(source), "--output", str(path)]
     assert main([*record, "--without", "timing/*"]) == 0
     assert list(json.loads(path.read_text())["metrics"]) == ["train/loss"]
+
+
+def saved(path: Path, metrics: dict[str, dict[int, float]]) -> str:
+    series.save(path, metrics)
+    return str(path)
+
+
+def test_what_not_all_runs_have_is_told_and_so_are_copies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loss = {step: 2.0 + 1 / step for step in range(1, 21)}
+    runs = [
+        saved(tmp_path / "a.json", {"loss": loss}),
+        saved(tmp_path / "b.json", {"loss": loss, "accuracy": {20: 0.5}}),
+        saved(tmp_path / "c.json", {"loss": {step: loss[step] for step in range(2, 21, 2)}}),
+    ]
+    output = str(tmp_path / "B.json")
+    assert main(["baseline", "record", "--from", *runs, "--output", output]) == 0
+    told = capsys.readouterr()
+    assert told.out == f"[INFO] recorded 3 runs, 1 metric in {output}\n"
+    assert told.err.splitlines() == [
+        "[WARNING] loss: only the 10 steps that all runs have, of up to 20",
+        f"[WARNING] accuracy is left out: not in {runs[0]}, {runs[2]}",
+        "[WARNING] run1 and run2 are the same in every value: copies tell nothing of how runs vary",
+    ]
+
+
+def test_runs_that_have_nothing_in_common_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = saved(tmp_path / "a.json", {"loss": {1: 2.0, 9: 1.0}})
+    others = [({"perplexity": {1: 2.0}}, "has perplexity at steps 1 to 1"), ({}, "has no metric"),
+              ({"loss": {100: 2.0}}, "has loss at steps 100 to 100")]  # fmt: skip
+    for metrics, words in others:
+        other = saved(tmp_path / "b.json", metrics)
+        record = ["baseline", "record", "--from", one, other, "--output", str(tmp_path / "B.json")]
+        assert main(record) == 2
+        error = capsys.readouterr().err
+        assert f"{one} has loss at steps 1 to 9; {other} {words}" in error
+
+
+def test_a_file_in_the_wrong_place_is_named_for_what_it_is(
+    baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "m0.json")
+    for argv, words in (
+        (["compare", str(baseline), "--baseline", run], "this is a baseline, where a run is"),
+        (["compare", run, "--baseline", str(tmp_path / "no.json")], "no such baseline"),
+        (
+            ["baseline", "record", "--from", run, "--output", str(tmp_path)],
+            "a folder, where a file",
+        ),
+    ):
+        assert main(argv) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_a_value_beyond_all_bounds_fits_its_table(
+    baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    huge = saved(tmp_path / "huge.json", {"train/loss": dict.fromkeys(range(1, 100), 1e+300)
+                                          | {100: 2e300}})  # fmt: skip
+    assert main(["compare", huge, "--baseline", str(baseline)]) == 1
+    out = capsys.readouterr().out
+    assert "times that of the baseline" in out
+    assert max(map(len, out.splitlines())) <= 120

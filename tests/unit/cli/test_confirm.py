@@ -14,7 +14,7 @@ from simulated_runs import run, scale
 from evenkeel import run_record
 from evenkeel.cli.main import main
 from evenkeel.convergence import baseline as baseline_file
-from evenkeel.convergence import judgement
+from evenkeel.convergence import baseline_recording, judgement
 from evenkeel.convergence.baseline import Acceptance
 from evenkeel.convergence.run_evidence import RunEvidence
 from evenkeel.convergence.verdict import Verdict
@@ -52,7 +52,7 @@ class Recipe:
         self.driver.write_text(DRIVER.format(steps=STEPS, **words))
         runs = [RunEvidence("", run(seed), {}) for seed in range(5)]
         accepted = Acceptance(by="a test", date="2026-11-20", reason="five healthy runs")
-        made = baseline_file.of_evidence(runs, recipe=NAME, accepted=accepted)
+        made = baseline_recording.of_evidence(runs, recipe=NAME, accepted=accepted)
         baseline_file.save(made, root / "tests" / "baselines" / "llm" / NAME / "cpu.json")
 
     def trained(self, place: Path, number: int, factor: float, seed: int) -> RunPaths:

@@ -11,6 +11,7 @@ import pytest
 from simulated_runs import run
 
 from evenkeel.convergence import baseline as files
+from evenkeel.convergence import baseline_recording
 from evenkeel.convergence.baseline import Acceptance
 from evenkeel.convergence.metric_kinds import Direction
 from evenkeel.convergence.run_evidence import RunEvidence
@@ -25,7 +26,7 @@ def evidence(seed: int, **record: object) -> RunEvidence:
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_a_baseline_reads_back_as_it_was(tmp_path: Path, exact: bool) -> None:
-    made = files.of_evidence(
+    made = baseline_recording.of_evidence(
         [evidence(1), evidence(2)],
         recipe="x",
         accepted=ACCEPTED,
@@ -45,7 +46,7 @@ def test_a_baseline_reads_back_as_it_was(tmp_path: Path, exact: bool) -> None:
 
 
 def test_a_run_is_one_line_per_metric(tmp_path: Path) -> None:
-    made = files.of_evidence([evidence(1), evidence(2)], recipe="x", accepted=ACCEPTED)
+    made = baseline_recording.of_evidence([evidence(1), evidence(2)], recipe="x", accepted=ACCEPTED)
     lines = [line.strip() for line in files.dumps(made).splitlines()]
     assert sum(line.startswith('"run1": [') for line in lines) == 2
     assert '"steps": "1:20:1",' in lines
@@ -53,9 +54,9 @@ def test_a_run_is_one_line_per_metric(tmp_path: Path) -> None:
 
 
 def test_runs_are_added_and_the_history_is_kept() -> None:
-    made = files.of_evidence([evidence(1)], recipe="x", accepted=ACCEPTED)
+    made = baseline_recording.of_evidence([evidence(1)], recipe="x", accepted=ACCEPTED)
     later = Acceptance("other", "2026-02-01T00:00:00+00:00", "more")
-    more = files.with_runs(made, [evidence(2)], later)
+    more = baseline_recording.with_runs(made, [evidence(2)], later)
     assert [one.name for one in more.runs] == ["run1", "run2"]
     assert (more.accepted, more.history) == (later, (ACCEPTED,))
     assert more.curves["train/loss"].values.shape == (2, 20)
@@ -64,16 +65,16 @@ def test_runs_are_added_and_the_history_is_kept() -> None:
 def test_seeds_share_a_fingerprint_and_other_changes_do_not() -> None:
     one, two = ({"seed": seed, "data": {"dataset": "a"}} for seed in (1, 2))
     other = {"seed": 1, "data": {"dataset": "b"}, "algorithm": "sft"}
-    made = files.of_evidence(
+    made = baseline_recording.of_evidence(
         [evidence(1, config={**one, "algorithm": "sft"}),
          evidence(2, config={**two, "algorithm": "sft"})],
         recipe="x", accepted=ACCEPTED,
     )  # fmt: skip
     assert [run.seed for run in made.runs] == [1, 2]
     with pytest.raises(InputError, match="another configuration"):
-        files.with_runs(made, [evidence(3, config=other)], ACCEPTED)
+        baseline_recording.with_runs(made, [evidence(3, config=other)], ACCEPTED)
     with pytest.raises(InputError, match="different configurations"):
-        files.of_evidence(
+        baseline_recording.of_evidence(
             [evidence(1, config=other), evidence(2, config={**one, "algorithm": "sft"})],
             recipe="x",
             accepted=ACCEPTED,
@@ -100,7 +101,7 @@ def test_what_is_no_baseline_is_refused(tmp_path: Path, text: str, message: str)
 def test_runs_without_a_common_metric_are_refused() -> None:
     other = RunEvidence("b", {"b": {1: 1.0}}, {})
     with pytest.raises(InputError, match="no metric with a step in common"):
-        files.of_evidence([evidence(1), other], recipe="x", accepted=ACCEPTED)
+        baseline_recording.of_evidence([evidence(1), other], recipe="x", accepted=ACCEPTED)
 
 
 def twin(seed: int, number: int = 1, **record: object) -> RunEvidence:
@@ -112,7 +113,7 @@ def original(seed: int, **record: object) -> RunEvidence:
 
 
 def test_twins_are_told_from_runs_and_read_back(tmp_path: Path) -> None:
-    made = files.of_evidence(
+    made = baseline_recording.of_evidence(
         [twin(2, 7), original(1), original(2)], recipe="x", accepted=ACCEPTED, exact=True
     )
     assert [(one.name, one.seed) for one in made.runs] == [("run1", 1), ("run2", 2)]
@@ -127,8 +128,8 @@ def test_twins_are_told_from_runs_and_read_back(tmp_path: Path) -> None:
 
 
 def test_a_twin_added_later_leaves_the_runs_alone() -> None:
-    made = files.of_evidence([original(1), original(2)], recipe="x", accepted=ACCEPTED)
-    more = files.with_runs(made, [twin(1), original(3)], ACCEPTED)
+    made = baseline_recording.of_evidence([original(1), original(2)], recipe="x", accepted=ACCEPTED)
+    more = baseline_recording.with_runs(made, [twin(1), original(3)], ACCEPTED)
     assert [one.name for one in (*more.runs, *more.twins)] == ["run1", "run2", "run3", "twin1"]
     assert files.as_metrics(more, 2) == original(3).metrics
     assert files.twin_metrics(more, 0) == original(1).metrics
@@ -136,19 +137,19 @@ def test_a_twin_added_later_leaves_the_runs_alone() -> None:
 
 def test_a_twin_that_tells_nothing_of_the_runs_is_refused() -> None:
     with pytest.raises(InputError, match="twin of seed 3, and no run has that seed"):
-        files.of_evidence([original(1), twin(3)], recipe="x", accepted=ACCEPTED)
+        baseline_recording.of_evidence([original(1), twin(3)], recipe="x", accepted=ACCEPTED)
     with pytest.raises(InputError, match="at least one run that is no numeric twin"):
-        files.of_evidence([twin(1)], recipe="x", accepted=ACCEPTED)
+        baseline_recording.of_evidence([twin(1)], recipe="x", accepted=ACCEPTED)
     here, there = ({"device": "cpu", "cpu": name} for name in ("one", "other"))
     with pytest.raises(InputError, match="another platform: cpu one -> other"):
-        files.of_evidence(
+        baseline_recording.of_evidence(
             [original(1, platform=here), twin(1, platform=there)], recipe="x", accepted=ACCEPTED
         )
 
 
 def test_an_absolute_source_keeps_its_last_two_names() -> None:
     runs = [RunEvidence(place, run(1), {}) for place in ("/home/me/runs/seed1/sft-x", "runs/a")]
-    made = files.of_evidence(runs, recipe="x", accepted=ACCEPTED)
+    made = baseline_recording.of_evidence(runs, recipe="x", accepted=ACCEPTED)
     assert [one.source for one in made.runs] == ["seed1/sft-x", "runs/a"]
 
 

@@ -11,7 +11,7 @@ from simulated_runs import run, scale
 
 from evenkeel import run_record
 from evenkeel.convergence import baseline as files
-from evenkeel.convergence import baseline_files, judgement
+from evenkeel.convergence import baseline_files, baseline_recording, judgement
 from evenkeel.convergence.baseline import Acceptance
 from evenkeel.convergence.baseline_judgement import compare_evidence
 from evenkeel.convergence.comparison import Options
@@ -40,7 +40,7 @@ def make_run(
 def repository(tmp_path: Path) -> Repository:
     runs = [read_evidence(make_run(tmp_path, seed, folder=f"s{seed}").root)
             for seed in range(5)]  # fmt: skip
-    made = files.of_evidence(runs, recipe=NAME, accepted=ACCEPTED)
+    made = baseline_recording.of_evidence(runs, recipe=NAME, accepted=ACCEPTED)
     found = Repository(tmp_path)
     files.save(made, baseline_files.standard_path(made, tmp_path))
     assert baseline_files.of_recipe(found, NAME) == [
@@ -111,7 +111,7 @@ def test_speed_is_judged_on_the_same_kind_of_node_only(tmp_path: Path) -> None:
         return paths
 
     recorded = [read_evidence(timed(seed, 1.0).root) for seed in range(5)]
-    baseline = files.of_evidence(recorded, recipe=NAME, accepted=ACCEPTED)
+    baseline = baseline_recording.of_evidence(recorded, recipe=NAME, accepted=ACCEPTED)
 
     def compared(paths: RunPaths) -> Comparison:
         return compare_evidence(baseline, [read_evidence(paths.root)], Options())
@@ -154,7 +154,9 @@ def test_bits_are_compared_on_the_same_numerics(repository: Repository) -> None:
         read_evidence(RunPaths(first_path(repository).with_name(f"s{seed}")).root)
         for seed in range(5)
     ]
-    made = files.of_evidence(sources, recipe=NAME, accepted=ACCEPTED, exact=True, bit_exact=True)
+    made = baseline_recording.of_evidence(
+        sources, recipe=NAME, accepted=ACCEPTED, exact=True, bit_exact=True
+    )
     files.save(made, path)
     same = judge(make_run(repository.root, 3))
     assert same.comparison is not None

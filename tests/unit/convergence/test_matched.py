@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from simulated_runs import loss_curve
 
-from evenkeel.convergence import baseline as files
-from evenkeel.convergence import baseline_judgement, curves, matched
+from evenkeel.convergence import baseline_judgement, baseline_recording, curves, matched
 from evenkeel.convergence.baseline import Acceptance
 from evenkeel.convergence.comparison import Options
 from evenkeel.convergence.matched import Pairs, compare_matched
@@ -125,7 +124,9 @@ def evidence(
 def judged(run: RunEvidence, *, twins: bool = True) -> Comparison:
     recorded = [evidence(seed) for seed in range(1, 6)]
     recorded += [evidence(1, rounded(1e-7, 11), twin=1)] if twins else []
-    baseline = files.of_evidence(recorded, recipe="x", accepted=Acceptance("a", "b", "c"))
+    baseline = baseline_recording.of_evidence(
+        recorded, recipe="x", accepted=Acceptance("a", "b", "c")
+    )
     return baseline_judgement.compare_evidence(baseline, [run], Options())
 
 
@@ -169,7 +170,9 @@ def test_what_it_would_find_is_shown_with_the_baseline(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     recorded = [evidence(1), evidence(2), evidence(1, rounded(1e-7, 11), twin=1)]
-    baseline = files.of_evidence(recorded, recipe="x", accepted=Acceptance("a", "b", "c"))
+    baseline = baseline_recording.of_evidence(
+        recorded, recipe="x", accepted=Acceptance("a", "b", "c")
+    )
     shown = baseline_text.numbers(baseline)
     detectable = {one["summary"]: one["minimum_detectable_change"] for one in shown["metrics"]}
     assert detectable[matched.SUMMARY] < 0.01 * detectable["final"]
