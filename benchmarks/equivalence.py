@@ -17,7 +17,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -26,6 +25,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+
+from torch.distributed import TCPStore
 
 from evenkeel.metrics.collection import collect
 from evenkeel.recipes.schema import Algorithm
@@ -155,10 +156,12 @@ def train(runs: Sequence[Run]) -> None:
     num_ranks = runs[0].num_ranks
     for run in runs:
         shutil.rmtree(run.folder, ignore_errors=True)  # what a stopped call has left
+    # a store that is there all the time: a port that is only chosen is somebody else's by the time
+    # that the trainers before have ended
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     context = multiprocessing.get_context("spawn")
-    ports = free_ports(len(runs))
     ranks = [
-        context.Process(target=be_rank, args=(rank, num_ranks, ports, list(runs)))
+        context.Process(target=be_rank, args=(rank, num_ranks, store.port, list(runs)))
         for rank in range(num_ranks)
     ]
     for process in ranks:
@@ -169,21 +172,12 @@ def train(runs: Sequence[Run]) -> None:
         raise SystemExit(f"a training failed; exit codes {[p.exitcode for p in ranks]}")
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
-def be_rank(rank: int, num_ranks: int, ports: Sequence[int], runs: Sequence[Run]) -> None:
+def be_rank(rank: int, num_ranks: int, port: int, runs: Sequence[Run]) -> None:
     """One process of all trainings of its number of ranks."""
     warnings.simplefilter("ignore")
     from evenkeel.training.run import main
 
-    for port, run in zip(ports, runs, strict=True):
+    for number, run in enumerate(runs):
         os.environ |= {
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
@@ -191,6 +185,8 @@ def be_rank(rank: int, num_ranks: int, ports: Sequence[int], runs: Sequence[Run]
             "LOCAL_WORLD_SIZE": str(num_ranks),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
+            "TORCHELASTIC_USE_AGENT_STORE": "True",
+            "TORCHELASTIC_RESTART_COUNT": str(number),  # keeps the runs apart in the store
             "OMP_NUM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",
         }
