@@ -167,7 +167,7 @@ def print_table(compared: list[Compared], threads: int) -> None:
     print("medians; proc: by processor time; final: mean over the last quarter of the steps")
 
 
-def conditions(threads: int) -> dict[str, str]:
+def conditions(threads: int, packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         cwd=Path(__file__).parent,
@@ -182,7 +182,7 @@ def conditions(threads: int) -> dict[str, str]:
         "threads": str(threads),
         "machine": platform.machine(),
         "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
+        **{package: version(package) for package in packages},
     }
 
 

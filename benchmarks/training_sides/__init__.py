@@ -1,1 +1,1 @@
-"""The two sides of ``benchmarks/training.py``, and what they have in common."""
+"""The sides of ``benchmarks/training.py`` and ``gpu_training.py``, and what they have in common."""

@@ -22,15 +22,17 @@ class WatchedLog:
 
     def __init__(self, log: Log, case: Case) -> None:
         self._log, self._case, self.steps = log, case, Steps()
+        self.passed: list[int] = []
+        """Tokens that passed through the model in training, by step."""
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         self._log.log(metrics, step)
+        seconds = metrics["timing/train/total_step_time"]
+        tokens = round(metrics["train/tokens_per_sec_per_gpu"] * seconds)
+        self.passed.append(tokens)
         if self._case.algorithm == "grpo":
             num_answers = self._case.global_batch_size
             tokens = round(metrics["train/mean_gen_tokens_per_sample"] * num_answers)
-        else:
-            seconds = metrics["timing/train/total_step_time"]
-            tokens = round(metrics["train/tokens_per_sec_per_gpu"] * seconds)
         self.steps.tokens.append(tokens)
         self.steps.finals.append(metrics[f"train/{self._case.final_metric}"])
 
@@ -41,15 +43,19 @@ class WatchedLog:
 
 def measure(case: Case, folder: Path, model: Path) -> Report:
     """Train the case's steps in this process."""
-    num_steps = case.num_steps + cases.WARM_UP_STEPS
-    resolved = resolve(case, folder, model, num_steps)
+    resolved = resolve(case, folder, model, case.num_steps + cases.WARM_UP_STEPS)
+    return train(resolved, case).steps.report("evenkeel", torch.get_num_threads())
+
+
+def train(resolved: config.ResolvedRecipe, case: Case) -> WatchedLog:
+    """Train in this process, watched."""
     with joined(resolved.recipe) as world:
         loop, log = set_up(resolved, world, say=lambda text: None)
         watched = WatchedLog(log, case)
         loop.log = watched
         with log:
             loop.run(loop.resume(), StopRequest(None))
-        return watched.steps.report("evenkeel", torch.get_num_threads())
+    return watched
 
 
 def write_model(folder: Path, model: Path, warm_start: bool) -> None:

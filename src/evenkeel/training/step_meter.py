@@ -33,7 +33,8 @@ class StepMeter:
         if world.device.type == "cuda" and not models.sees_images(config):
             name = torch.cuda.get_device_name(world.device)
             peak = peak_flops(name, recipe.policy.precision)
-        flops = 0.0 if peak is None else _flops_per_token(recipe, config)
+        length = recipe.policy.max_total_sequence_length
+        flops = 0.0 if peak is None else flops_per_token(config, length)
         self._throughput = Throughput(world.ranks.world_size, flops, peak)
 
     def __call__(self, result: StepResult, step_time_s: float) -> dict[str, float]:
@@ -44,7 +45,8 @@ class StepMeter:
         }
 
 
-def _flops_per_token(recipe: Recipe, config: PretrainedConfig) -> float:
+def flops_per_token(config: PretrainedConfig, seq_length: int) -> float:
+    """Of one training pass; see ``train_flops_per_token``."""
     text = config.get_text_config()
     heads = text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -52,5 +54,5 @@ def _flops_per_token(recipe: Recipe, config: PretrainedConfig) -> float:
         num_params_without_embedding(models.build_on_meta(config)),
         text.num_hidden_layers,
         heads * head_dim,
-        recipe.policy.max_total_sequence_length,
+        seq_length,
     )
