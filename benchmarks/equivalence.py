@@ -240,9 +240,14 @@ def versioned(package: str) -> str:
 def row(run: Run, wanted: Mapping[str, Mapping[int, float]]) -> dict[str, object]:
     """Print and return how far a run is from the reference's curves."""
     differences = {m: largest_difference(run.curve(m), wanted[m]) for m in METRICS}
-    cells = " | ".join(f"{difference:.1e}" for difference in differences.values())
+    cells = " | ".join(map(shown, differences.values()))
     print(f"| {run.name} | {run.num_ranks} | {cells} |", flush=True)
     return {"layout": run.name, "ranks": run.num_ranks, **differences}
+
+
+def shown(difference: float) -> str:
+    """``1.3e-7``; ``0`` where every bit is equal."""
+    return f"{difference:.1e}".replace("e-0", "e-") if difference else "0"
 
 
 def largest_difference(found: Mapping[int, float], wanted: Mapping[int, float]) -> float:
@@ -265,7 +270,7 @@ def main() -> int:
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
     beyond = [each["layout"] for each in rows if float(str(each["train/loss"])) > TOLERANCE]
-    print(f"\ntolerance of the loss {TOLERANCE}: {beyond or 'all within'}")
+    print(f"\ntolerance of `train/loss`: {TOLERANCE:.0e}; {beyond or 'all within'}")
     return 1 if beyond else 0
 
 
