@@ -14,21 +14,16 @@ from enum import StrEnum
 from typing import Any
 
 from evenkeel.errors import did_you_mean
+from evenkeel.metrics.check_numbers import MetricsView, number_of, values_of
 from evenkeel.metrics.expression import (
     Aggregate,
-    Arithmetic,
     Check,
     Compare,
-    Function,
     Logic,
-    Negate,
     Node,
     Not,
-    Number,
     Numeric,
     Read,
-    ScalarFunction,
-    Scalars,
     Step,
     Truth,
     walk,
@@ -99,9 +94,6 @@ class CheckResult:
         }
 
 
-MetricsView = Mapping[str, Mapping[int, float]]
-
-
 def evaluate_text(text: str, metrics: MetricsView) -> CheckResult:
     """``evaluate`` of the check that ``text`` writes down.
 
@@ -116,7 +108,7 @@ def evaluate(check: Check, metrics: MetricsView) -> CheckResult:
     faults: list[tuple[Outcome, str]] = []
     samples = 0
     for read in check.reads:
-        values = _values(read, metrics)
+        values = values_of(read, metrics)
         samples += len(values)
         fault = _fault(read, values, metrics)
         if fault and fault not in faults:
@@ -144,21 +136,6 @@ def evaluate(check: Check, metrics: MetricsView) -> CheckResult:
 
 
 # --- what a check reads ---------------------------------------------------------------
-
-
-def _values(read: Read, metrics: MetricsView) -> dict[int, float]:
-    """The values that ``read`` looks at, by step; empty where there are none."""
-    series = metrics.get(read.metric, {})
-    if isinstance(read, Aggregate):
-        return read.range.select(series)
-    step = _resolve(read, series)
-    return {step: series[step]} if step in series else {}
-
-
-def _resolve(read: Step, series: Mapping[int, float]) -> int:
-    if read.step >= 0 or not series:
-        return read.step
-    return max(series) + 1 + read.step
 
 
 def _fault(
@@ -190,92 +167,6 @@ def _held(series: Mapping[int, float]) -> str:
     if len(series) == 1:
         return f"its only step is {min(series)}"
     return f"it has {len(series)} steps, {min(series)} to {max(series)}"
-
-
-# --- numbers --------------------------------------------------------------------------
-
-
-def _number(node: Numeric, metrics: MetricsView) -> float:
-    """The value of ``node``.
-
-    Raises:
-        ArithmeticError: it is not finite, or a division by zero.
-        ValueError: it is not real.
-    """
-    match node:
-        case Number(value):
-            return value
-        case Step():
-            (value,) = _values(node, metrics).values()
-            return value
-        case Aggregate():
-            return _finite(_aggregate(node, list(_values(node, metrics).values())))
-        case Negate(operand):
-            return -_number(operand, metrics)
-        case Arithmetic(op, left, right):
-            return _arithmetic(op, _number(left, metrics), _number(right, metrics))
-        case Scalars(function, operands):
-            numbers = [_number(operand, metrics) for operand in operands]
-            if function is ScalarFunction.ABS:
-                return abs(numbers[0])
-            return max(numbers) if function is ScalarFunction.MAX else min(numbers)
-
-
-def _aggregate(node: Aggregate, values: list[float]) -> float:
-    if node.function is Function.RATIO_ABOVE:
-        bound = node.bound if node.bound is not None else 0.0
-        return sum(value >= bound for value in values) / len(values)
-    if node.ignore_top_p > 0:
-        # rounds down what is kept, as the suites do, and keeps at least one
-        kept = max(int(len(values) * (1.0 - node.ignore_top_p)), 1)
-        values = sorted(values)[:kept]
-    return _SUMMARIES[node.function](values)
-
-
-def _mean(values: list[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
-def _median(values: list[float]) -> float:
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    if len(ordered) % 2:
-        return ordered[middle]
-    return (ordered[middle - 1] + ordered[middle]) / 2
-
-
-_SUMMARIES: dict[Function, Callable[[list[float]], float]] = {
-    Function.MEAN: _mean,
-    Function.MAX: max,
-    Function.MIN: min,
-    Function.MEDIAN: _median,
-}
-
-
-def _arithmetic(op: str, left: float, right: float) -> float:
-    match op:
-        case "+":
-            return _finite(left + right)
-        case "-":
-            return _finite(left - right)
-        case "*":
-            return _finite(left * right)
-        case "/":
-            return _finite(left / right)
-        case "//":
-            return _finite(left // right)
-        case "%":
-            return _finite(left % right)
-    power = left**right
-    if isinstance(power, complex):
-        raise ValueError("not a real number")
-    return _finite(power)
-
-
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ArithmeticError("not finite")
-    return value
 
 
 # --- truth ----------------------------------------------------------------------------
@@ -352,7 +243,7 @@ def _decisive(told: list[_Told], every: bool) -> _Told:
 
 
 def _link(left: Numeric, op: str, right: Numeric, metrics: MetricsView, negated: bool) -> _Told:
-    value, bound = _number(left, metrics), _number(right, metrics)
+    value, bound = number_of(left, metrics), number_of(right, metrics)
     if _reads_metrics(right) and not _reads_metrics(left):
         value, bound, op = bound, value, _MIRRORED[op]
     return _Told(value, _OPPOSITE[op] if negated else op, bound)
