@@ -270,7 +270,7 @@ def main() -> int:
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
     beyond = [each["layout"] for each in rows if float(str(each["train/loss"])) > TOLERANCE]
-    print(f"\ntolerance of `train/loss`: {TOLERANCE:.0e}; {beyond or 'all within'}")
+    print(f"\ntolerance of `train/loss`: {shown(TOLERANCE)}; {beyond or 'all within'}")
     return 1 if beyond else 0
 
 
