@@ -46,6 +46,7 @@ def described_config(keys: dict[str, Any]) -> PretrainedConfig:
     Raises:
         InputError: the model type, or a key of it, is unknown to transformers.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -72,8 +73,9 @@ def described_config(keys: dict[str, Any]) -> PretrainedConfig:
             )
     try:
         config: PretrainedConfig = AutoConfig.for_model(**keys)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise InputError(f"policy.model_config is not valid for {model_type}: {error}") from error
+    except (TypeError, ValueError, ArithmeticError, StrictDataclassError) as error:
+        cause = error.__cause__ or error  # what a validator of the class has found
+        raise InputError(f"policy.model_config is not valid for {model_type}: {cause}") from error
     return config
 
 

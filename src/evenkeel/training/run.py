@@ -115,7 +115,7 @@ def _end_with_torchrun() -> None:
 def _explaining(train: Callable[[], int]) -> int:
     try:
         return train()
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         explanation = failures.explained(error)
         if explanation is None:
             raise

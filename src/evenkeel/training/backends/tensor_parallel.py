@@ -57,7 +57,8 @@ def check_divisible(config: Any, size: int, vocabulary: int) -> None:
         if amount % size:
             raise InputError(
                 f"policy.parallel.tensor_parallel_size is {size}, which does not divide the "
-                f"model's {key} = {amount}"
+                f"model's {key} = {amount}",
+                fix=f"set it to a number that divides {amount}",
             )
 
 

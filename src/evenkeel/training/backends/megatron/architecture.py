@@ -17,6 +17,7 @@ from torch import Tensor
 from evenkeel.errors import InputError
 from evenkeel.recipes.schema import Policy, Precision
 from evenkeel.training.backends.megatron import mixture
+from evenkeel.training.backends.tensor_parallel import check_divisible
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -81,6 +82,7 @@ def architecture(config: PretrainedConfig, policy: Policy, device: torch.device)
         InputError: the model has a feature, or the recipe an option, that cannot be had.
     """
     check_family(config)
+    check_divisible(config, policy.parallel.tensor_parallel_size, config.vocab_size)
     is_latent = mixture.has_latent_attention(config)
     fields = {
         **_shape(config),

@@ -18,11 +18,15 @@ from megatron.core.dist_checkpointing.strategies.torch import (
 from megatron.core.models.gpt import GPTModel
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
-from evenkeel.training.backends.megatron.optimizer import DistributedAdamW, load_states, make_states
+from evenkeel.training.backends.megatron.optimizer import (
+    FULLY_RESHARDABLE,
+    DistributedAdamW,
+    load_states,
+    make_states,
+)
 
 _METADATA = {
-    # one tensor per weight, whole: the only format that any other layout can read
-    "distrib_optim_sharding_type": "fully_reshardable",
+    "distrib_optim_sharding_type": FULLY_RESHARDABLE,
     "chained_optim_avoid_prefix": True,
 }
 

@@ -18,6 +18,7 @@ from megatron.core.transformer import TransformerConfig
 from megatron.core.transformer.module import Float16Module
 from torch import nn
 
+from evenkeel.errors import InputError
 from evenkeel.recipes.schema import Policy
 from evenkeel.training.backends.megatron.architecture import Architecture
 from evenkeel.training.backends.megatron.layers import FusedAttention, RmsNorm
@@ -27,19 +28,29 @@ from evenkeel.training.backends.megatron.layout import Layout
 def build(
     architecture: Architecture, layout: Layout, policy: Policy, device: torch.device
 ) -> list[GPTModel]:
-    """One model per piece of the stack that this rank holds; weights are not initialised."""
+    """One model per piece of the stack that this rank holds; weights are not initialised.
+
+    Raises:
+        InputError: the model cannot be divided as the recipe asks.
+    """
     last = len(layout.chunks) - 1
-    return [
-        _chunk(
-            architecture,
-            policy,
-            device,
-            stage,
-            is_first=layout.is_first_stage and index == 0,
-            is_last=layout.is_last_stage and index == last,
-        )
-        for index, stage in enumerate(layout.chunks)
-    ]
+    try:
+        return [
+            _chunk(
+                architecture,
+                policy,
+                device,
+                stage,
+                is_first=layout.is_first_stage and index == 0,
+                is_last=layout.is_last_stage and index == last,
+            )
+            for index, stage in enumerate(layout.chunks)
+        ]
+    except AssertionError as error:  # how the library checks sizes
+        raise InputError(
+            f"megatron-core refuses this layout of the model: {error}",
+            fix="change policy.parallel, such as the number of pipeline stages or of their layers",
+        ) from error
 
 
 def uses_transformer_engine(device: torch.device) -> bool:

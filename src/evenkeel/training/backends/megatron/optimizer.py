@@ -108,6 +108,8 @@ class DistributedAdamW:
 
 
 _NO_DECAY: Any = {"wd_mult": 0.0}
+FULLY_RESHARDABLE = "fully_reshardable"
+"""Of a checkpoint: one tensor per weight, whole, the only format that any other layout can read."""
 
 
 def _stays(weight: Tensor, name: str, tied: bool) -> bool:
@@ -141,8 +143,37 @@ def load_states(optimizer: ChainedOptimizer, saved: Any) -> None:
     for part in optimizer.chained_optimizers:
         if isinstance(part.optimizer, torch.optim.AdamW):
             part._set_main_param_and_optimizer_states = partial(_set_all_but_step, part)
-    optimizer.load_state_dict(saved)
+    optimizer.load_state_dict(_for_these_optimizers(optimizer, saved))
     make_states(optimizer)
+
+
+def _for_these_optimizers(optimizer: ChainedOptimizer, saved: Any) -> Any:
+    """Saved states in the form that is loaded here.
+
+    Experts that ranks share have an optimizer of their own, so the number of optimizers changes
+    with the expert parallel size, and with it where the library looks for their settings. Tensors
+    are named by weight; of the rest, only the count of steps is not the recipe's.
+    """
+    parts = optimizer.chained_optimizers
+    tensors = (
+        [saved] if len(parts) == 1 else [saved.get(number, {}) for number in range(len(parts))]
+    )
+    if all("optimizer" in found for found in tensors):
+        return saved
+    writers = [saved, *(found for key, found in saved.items() if isinstance(key, int))]
+    settings = [found["optimizer"] for found in writers if "optimizer" in found]
+    step = max(group["step"] for found in settings for group in found["param_groups"])
+    fitted = {}
+    for number, (part, found) in enumerate(zip(parts, tensors, strict=True)):
+        own = part.state_dict()
+        for group in own["optimizer"]["param_groups"]:
+            group["step"] = step
+        fitted[number] = {
+            **own,
+            "param_state": found["param_state"],
+            "param_state_sharding_type": FULLY_RESHARDABLE,
+        }
+    return fitted[0] if len(parts) == 1 else fitted
 
 
 def _set_all_but_step(part: Any, weight: Tensor, tensors: dict[str, Tensor]) -> None:
