@@ -93,8 +93,8 @@ def _of_metric(
     boundaries = []
     for part in parts[1:]:
         first, last = min(part), max(merged)
-        period = _period(merged) or _period(part) or 1
-        if first > last + period:
+        period = _period(merged) or _period(part)
+        if period is not None and first > last + period:
             text = f"nothing between step {last} and step {first}, where it was continued"
             found.append(Seam(name, SeamKind.MISSING, last + period, text))
         conflict = _conflict(name, merged, part, tolerance)
@@ -108,8 +108,9 @@ def _of_metric(
 
 
 def _period(series: Mapping[int, float]) -> int | None:
+    """How many steps lie between values; None where fewer than three cannot tell."""
     steps = sorted(series)
-    return int(np.median(np.diff(steps))) if len(steps) > 1 else None
+    return int(np.median(np.diff(steps))) if len(steps) > 2 else None
 
 
 def _conflict(

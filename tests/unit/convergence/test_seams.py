@@ -39,6 +39,14 @@ def test_steps_that_nobody_trained_are_missing() -> None:
     assert (SeamKind.MISSING, 101) in kinds(part(1, 100), part(111, 200))
 
 
+def test_a_metric_of_first_and_last_step_has_no_period() -> None:
+    segments: list[dict[str, dict[int, float]]] = [
+        {**part(1, 80), "validation/loss": {0: 5.0}},
+        {**part(81, 200), "validation/loss": {200: 1.0}},
+    ]
+    assert find_seams(segments) == []
+
+
 @pytest.mark.parametrize("factor", [1.3, 0.7])
 def test_a_jump_beyond_the_noise_is_found(factor: float) -> None:
     later = part(101, 200)
