@@ -21,6 +21,7 @@ from evenkeel.convergence.second_look import confirming_runs
 from evenkeel.convergence.statistics import Prior
 from evenkeel.convergence.verdict import Verdict
 from evenkeel.errors import InputError, did_you_mean
+from evenkeel.recipes.schema import Algorithm
 from evenkeel.run_paths import Repository, RunPaths
 
 
@@ -44,9 +45,17 @@ def read_baseline(paths: Sequence[Path]) -> Baseline:
 
 
 def pooled_priors(folders: Iterable[Path], baseline: Baseline) -> dict[str, Prior]:
-    """Priors from all baselines below ``folders``; empty without folders."""
-    found = [one.curves for folder in folders for one in pool.read(folder)]
+    """Priors from the baselines of similar recipes below ``folders``; empty without any."""
+    found = [
+        one.curves for folder in folders for one in pool.read(folder) if _is_similar(one, baseline)
+    ]
     return pool.priors(found, baseline.curves) if found else {}
+
+
+def _is_similar(one: Baseline, other: Baseline) -> bool:
+    """Not where their names tell two algorithms, whose losses have little in common."""
+    algorithms = {each.recipe.partition("-")[0] for each in (one, other)} & set(Algorithm)
+    return len(algorithms) < 2
 
 
 def compare_evidence(

@@ -13,8 +13,9 @@ from evenkeel import run_record
 from evenkeel.convergence import baseline as files
 from evenkeel.convergence import baseline_files, baseline_recording, judgement
 from evenkeel.convergence.baseline import Acceptance
-from evenkeel.convergence.baseline_judgement import compare_evidence
+from evenkeel.convergence.baseline_judgement import compare_evidence, pooled_priors
 from evenkeel.convergence.comparison import Options
+from evenkeel.convergence.metric_kinds import kind_of
 from evenkeel.convergence.results import Comparison
 from evenkeel.convergence.run_evidence import read_evidence
 from evenkeel.convergence.verdict import Verdict
@@ -122,6 +123,30 @@ def test_speed_is_judged_on_the_same_kind_of_node_only(tmp_path: Path) -> None:
     there = compared(timed(51, 1.5, platform={**CPU, "cpu": "EPYC"}))
     assert there.speed_notes() == []
     assert "speed is not judged: recorded on 1 x Xeon, this is 1 x EPYC" in there.notes
+
+
+def test_recipes_of_the_same_algorithm_tell_what_spreads_are_usual(tmp_path: Path) -> None:
+    """Six noisy recipes widen the prior of a calm one of their algorithm, and of no other."""
+
+    def baseline(recipe: str, noise: float) -> files.Baseline:
+        runs = []
+        for seed in range(3):
+            factor = float(np.exp(noise * np.random.default_rng([seed, 3]).standard_normal()))
+            runs.append(read_evidence(make_run(tmp_path, seed, factor, f"{recipe}-{seed}").root))
+        return baseline_recording.of_evidence(runs, recipe=recipe, accepted=ACCEPTED)
+
+    for number in range(6):
+        noisy = baseline(f"sft-x{number}-1n1g-fsdp2tp1", 0.3)
+        files.save(noisy, tmp_path / "pool" / f"{number}.json")
+
+    def center(recipe: str) -> float:
+        priors = pooled_priors([tmp_path / "pool"], baseline(recipe, 0.0))
+        return priors["train/loss"].log_center if priors else kind_of("train/loss").prior.log_center
+
+    usual = kind_of("train/loss").prior.log_center
+    assert center("sft-calm-1n1g-fsdp2tp1") > usual + 1
+    assert center("mine") > usual + 1
+    assert center("dpo-calm-1n1g-fsdp2tp1") == usual
 
 
 def test_a_confirming_run_beside_it_is_combined(repository: Repository) -> None:
