@@ -25,7 +25,13 @@ from torch.utils.checkpoint import checkpoint
 from evenkeel.errors import InputError
 from evenkeel.recipes.schema import Parallel, Policy, Precision, Recipe
 from evenkeel.training import attention, models, shared_prompts, vision_model
-from evenkeel.training.backends import chunked_head, lora, tensor_parallel, torch_state
+from evenkeel.training.backends import (
+    chunked_head,
+    compiled_layers,
+    lora,
+    tensor_parallel,
+    torch_state,
+)
 from evenkeel.training.backends.chunked_head import ChunkedOutput
 from evenkeel.training.backends.decoding import (
     CachingDecoder,
@@ -57,7 +63,7 @@ class Fsdp2Backend(Backend):
     """A transformers model over a mesh of (dp, tp) ranks."""
 
     def __init__(self, recipe: Recipe, config: PretrainedConfig, world: World) -> None:
-        policy = recipe.policy
+        self._policy = policy = recipe.policy
         check_supported(policy)
         self.device = world.device
         self.mesh = world.mesh(policy.parallel)
@@ -167,7 +173,8 @@ class Fsdp2Backend(Backend):
         """See ``Backend``: weights are gathered once for all tokens, over data-parallel ranks."""
         self.model.train(False)
         whole_logits = nullcontext() if self._head is None else self._head.in_place()
-        with torch.no_grad(), gathered(self.model), whole_logits:
+        eager = compiled_layers.uncompiled(self._policy)
+        with torch.no_grad(), gathered(self.model), whole_logits, eager:
             if self._row_multiple > 1:  # one token cannot be shared out along the sequence
                 yield RecomputingDecoder(partial(last_logits_by, self.read))
             else:
@@ -274,18 +281,16 @@ def check_supported(policy: Policy) -> None:
 
 
 def shard(model: PreTrainedModel, mesh: DeviceMesh, policy: Policy) -> None:
-    """Recomputation, compiling, tensor parallelism, then sharding, in place, also on meta.
+    """Compiling, recomputation, tensor parallelism, then sharding, in place, also on meta.
 
     Raises:
         InputError: the model cannot be split as the recipe asks.
     """
     blocks = [block for _, block in models.transformer_blocks(model)]
+    compiled_layers.install(blocks, policy, mesh.device_type)
     if policy.activation_checkpointing:
         for block in blocks:
             _recompute(block)
-    if policy.torch_compile:
-        for block in blocks:
-            block.compile()
     if mesh["tp"].size() > 1:
         text = model.config.get_text_config()
         tensor_parallel.check_divisible(text, mesh["tp"].size(), text.vocab_size)
