@@ -106,6 +106,8 @@ CASES = (
     Case("fsdp2 dp2 bf16, 2 micro-batches", 2, BF16 + ACCUMULATED),
     Case("fsdp2 tp2", 2, TP2),
     Case("fsdp2 tp2 sp", 2, TP2 + SP),
+    Case("fsdp2 pp2, 4 micro-batches", 2, PP2 + ACCUMULATED),
+    Case("fsdp2 pp2 bf16, 4 micro-batches", 2, PP2 + ACCUMULATED + BF16),
     Case("fsdp2 dp1 recomputed", 1, CHECKPOINTED),
     Case("fsdp2 dp2 bf16 recomputed", 2, BF16 + CHECKPOINTED),
     Case("fsdp2 dp1 packed", 1, PACKED),

@@ -58,8 +58,11 @@ def measure(case: Case) -> dict[str, float] | None:
 def _backend(recipe: Recipe, architecture: Any, world: Any) -> Any:
     if recipe.policy.backend is Backend.FSDP2:
         from evenkeel.training.backends.fsdp2 import Fsdp2Backend
+        from evenkeel.training.backends.pipeline import PipelineBackend
 
-        return Fsdp2Backend(recipe, architecture, world)
+        stages = recipe.policy.parallel.pipeline_parallel_size
+        made = PipelineBackend if stages > 1 else Fsdp2Backend
+        return made(recipe, architecture, world)
     from evenkeel.training.backends.megatron.backend import MegatronBackend
 
     return MegatronBackend(recipe, architecture, world)

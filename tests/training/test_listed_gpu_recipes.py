@@ -95,7 +95,7 @@ def test_torch(path: Path) -> None:
     check_supported(resolved)
     recipe, size = resolved.recipe, world_size(resolved.recipe)
     for policy in policies(recipe):
-        fsdp2.check_supported(policy)
+        fsdp2.check_supported(policy, fsdp2.Fsdp2Backend.supported_parallel)
         architecture = architecture_of(policy)
         vision_model.check_recipe(recipe, architecture)
         model = models.build_on_meta(architecture)

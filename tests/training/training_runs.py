@@ -94,9 +94,16 @@ def train_on_two_ranks(
 
 
 def train_all_on_two_ranks(runs: Sequence[tuple[Algorithm, Path, Sequence[str]]]) -> list[int]:
-    """As ``train_on_two_ranks``, with an algorithm for each run.
+    """As ``train_on_two_ranks``, with an algorithm for each run."""
+    return train_all_on_ranks(2, runs)
 
-    One pair for all of them, because starting a process costs more than these trainings.
+
+def train_all_on_ranks(
+    num_ranks: int, runs: Sequence[tuple[Algorithm, Path, Sequence[str]]]
+) -> list[int]:
+    """Each run in turn on one set of processes; rank 0's exit statuses.
+
+    One set for all of them, because starting a process costs more than these trainings.
     """
     jobs = json.dumps(
         [
@@ -109,14 +116,14 @@ def train_all_on_two_ranks(runs: Sequence[tuple[Algorithm, Path, Sequence[str]]]
     ranks = [
         subprocess.Popen(
             [sys.executable, str(script), jobs],
-            env=environment(rank, 2, port),
+            env=environment(rank, num_ranks, port),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(2)
+        for rank in range(num_ranks)
     ]
     outputs = [rank.communicate(timeout=240) for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], outputs
+    assert [rank.returncode for rank in ranks] == [0] * num_ranks, outputs
     statuses: list[int] = json.loads(outputs[0][0].splitlines()[-1])
     return statuses

@@ -109,19 +109,37 @@ class World:
         return self.ranks.rank == 0
 
     def mesh(self, parallel: Parallel) -> DeviceMesh:
-        """The two-dimensional mesh ``(dp, tp)``; tensor-parallel ranks are neighbours.
+        """The mesh ``(dp, tp)``, of a pipeline ``(pp, dp, tp)``; neighbours share a matrix.
 
         Raises:
-            InputError: the tensor-parallel size does not divide the number of ranks.
+            InputError: the sizes do not divide the number of ranks.
         """
         tensor, size = parallel.tensor_parallel_size, self.ranks.world_size
+        stages = parallel.pipeline_parallel_size
         if tensor < 1 or size % tensor:
             raise InputError(
                 f"policy.parallel.tensor_parallel_size is {tensor}, and {size} rank(s) run",
                 fix="start a multiple of that many ranks (cluster.gpus_per_node), or change it",
             )
+        if stages > 1:
+            return self._mesh_of_stages(stages, tensor)
         return init_device_mesh(
             self.device.type, (size // tensor, tensor), mesh_dim_names=("dp", "tp")
+        )
+
+    def _mesh_of_stages(self, stages: int, tensor: int) -> DeviceMesh:
+        size = self.ranks.world_size
+        if size % (stages * tensor):
+            raise InputError(
+                f"policy.parallel asks for pipeline {stages} x tensor {tensor} = "
+                f"{stages * tensor} ranks for one copy of the model, and {size} rank(s) run",
+                fix="start a multiple of that many ranks (cluster.gpus_per_node), or change the "
+                "sizes",
+            )
+        return init_device_mesh(
+            self.device.type,
+            (stages, size // (stages * tensor), tensor),
+            mesh_dim_names=("pp", "dp", "tp"),
         )
 
     def any_rank(self, flag: int) -> int:

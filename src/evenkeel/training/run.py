@@ -206,7 +206,12 @@ def set_up(
 
 def _backend(resolved: config.ResolvedRecipe, model_config: Any, world: World) -> interface.Backend:
     if resolved.recipe.policy.backend is Backend.FSDP2:
-        return Fsdp2Backend(resolved.recipe, model_config, world)
+        if resolved.recipe.policy.parallel.pipeline_parallel_size == 1:
+            return Fsdp2Backend(resolved.recipe, model_config, world)
+        # imported here: it takes a second, which other layouts need not wait for
+        from evenkeel.training.backends.pipeline import PipelineBackend
+
+        return PipelineBackend(resolved.recipe, model_config, world)
     # imported here: it takes seconds, and is an extra of its own
     try:
         from evenkeel.training.backends.megatron.backend import MegatronBackend

@@ -3,6 +3,8 @@ something else under the recipe's name."""
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from evenkeel.errors import InputError
 from evenkeel.recipes.config import DEFAULT, ResolvedRecipe
 from evenkeel.recipes.schema import Algorithm, Backend, GenerationBackend, Policy, Precision
@@ -21,6 +23,14 @@ _ONLY_FSDP2 = {
     "logits_chunk_size": "logits in chunks",
     "torch_compile": "torch.compile",
 }
+_NOT_IN_STAGES = {
+    "lora": "low-rank updates",
+    "vision": "a vision-language model",
+    "torch_compile": "torch.compile",
+    "dynamic_batching.enabled": "micro-batches of different shape",
+    "parallel.sequence_parallel": "sequence parallelism",
+}
+"""Fields that the torch backend does not do beside a pipeline."""
 _ONLY_SUPERVISED = (Algorithm.PRETRAIN, Algorithm.SFT)
 
 
@@ -47,9 +57,23 @@ def check_supported(resolved: ResolvedRecipe) -> None:
         fix = f"set policy.generation.backend={GenerationBackend.TRANSFORMERS}"
         asks = "asks for vllm beside a pipeline"
         raise _refusal(resolved, "policy.generation.backend", asks, fix)
+    if policy.backend is Backend.FSDP2 and policy.parallel.pipeline_parallel_size > 1:
+        _check_stages(resolved)
     if policy.precision is Precision.FP8:
         known = " or ".join(kind for kind in Precision if kind is not Precision.FP8)
         raise _refusal(resolved, "policy.precision", "is fp8", f"set it to {known}")
+
+
+def _check_stages(resolved: ResolvedRecipe) -> None:
+    algorithm = resolved.recipe.algorithm
+    if algorithm not in _ONLY_SUPERVISED:
+        asks = f"asks {algorithm.value} for a pipeline"
+        fix = "set it to 1, or choose megatron"
+        raise _refusal(resolved, "policy.parallel.pipeline_parallel_size", asks, fix)
+    for field, what in _NOT_IN_STAGES.items():
+        if attrgetter(field)(resolved.recipe.policy):
+            fix = "remove it, or set policy.parallel.pipeline_parallel_size=1"
+            raise _refusal(resolved, f"policy.{field}", f"asks for {what} beside a pipeline", fix)
 
 
 def _generates_beside_a_pipeline(policy: Policy) -> bool:

@@ -46,6 +46,38 @@ def test_what_is_built_passes(path: Path) -> None:
             "policy.generation.backend asks for vllm beside a pipeline",
         ),
         ("policy:\n  moe: {}\n", 2, "policy.moe asks for options of a mixture of experts"),
+        (
+            "policy:\n  lora: {rank: 8}\n  parallel: {pipeline_parallel_size: 2}\n",
+            2,
+            "policy.lora asks for low-rank updates beside a pipeline",
+        ),
+        (
+            "policy:\n  vision: {}\n  parallel: {pipeline_parallel_size: 2}\n",
+            2,
+            "policy.vision asks for a vision-language model beside a pipeline",
+        ),
+        (
+            "policy:\n  torch_compile: true\n  parallel: {pipeline_parallel_size: 2}\n",
+            2,
+            "policy.torch_compile asks for torch.compile beside a pipeline",
+        ),
+        (
+            "policy:\n  parallel: {pipeline_parallel_size: 2}\n  dynamic_batching:\n"
+            "    enabled: true\n",
+            4,
+            "policy.dynamic_batching.enabled asks for micro-batches of different shape beside a "
+            "pipeline",
+        ),
+        (
+            "policy:\n  parallel:\n    pipeline_parallel_size: 2\n    sequence_parallel: true\n",
+            4,
+            "policy.parallel.sequence_parallel asks for sequence parallelism beside a pipeline",
+        ),
+        (
+            "algorithm: grpo\npolicy:\n  parallel: {pipeline_parallel_size: 2}\ngrpo: {}\n",
+            3,
+            "policy.parallel.pipeline_parallel_size asks grpo for a pipeline",
+        ),
     ],
 )
 def test_what_would_be_ignored_is_refused(path: Path, text: str, line: int, message: str) -> None:

@@ -102,7 +102,9 @@ def _cheap_changes(recipe: Recipe, wrong: Fit) -> Iterator[Change]:
     chunks = policy.backend is Backend.FSDP2 and not shares and policy.logits_chunk_size is None
     if chunks and algorithm is not Algorithm.DISTILLATION:
         yield "policy.logits_chunk_size", CHUNK
-    if layout.tp > 1 and not shares and policy.logits_chunk_size is None:
+    in_torch_stages = policy.backend is Backend.FSDP2 and layout.pp > 1  # refused together
+    can_share = layout.tp > 1 and not in_torch_stages
+    if can_share and not shares and policy.logits_chunk_size is None:
         yield "policy.parallel.sequence_parallel", True
     if not policy.activation_checkpointing:
         yield "policy.activation_checkpointing", True

@@ -69,6 +69,8 @@ class Rank:
     def _states(self, weights: list[Weight]) -> States:
         policy = self.recipe.policy
         if self.layout.backend is Backend.FSDP2:
+            if self.layout.pp > 1:
+                weights = list(states.of_stage(weights, self.layout, self.stage, self.layers))
             return states.fsdp2_states(weights, policy, self.layout)
         return states.megatron_states(weights, policy, self.layout, self.stage, self.layers)
 
@@ -117,7 +119,9 @@ class Rank:
     def num_micro_batches(self) -> int:
         """Of one optimizer step on this rank."""
         samples = self.recipe.policy.train_global_batch_size * self.rows_per_sample
-        return max(1, math.ceil(samples / (self.layout.dp * self.rows)))
+        # the torch backend fills its schedule up to one for each stage
+        least = self.layout.pp if self.layout.backend is Backend.FSDP2 else 1
+        return max(least, math.ceil(samples / (self.layout.dp * self.rows)))
 
     def run(self, rows: int) -> Pass:
         """A forward pass of ``rows`` of the greatest length."""

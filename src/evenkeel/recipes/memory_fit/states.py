@@ -85,7 +85,13 @@ def _updates(weight: Weight, policy: Policy) -> Iterator[Weight]:
 
 
 def fsdp2_states(weights: Iterable[Weight], policy: Policy, layout: Layout) -> States:
-    """What the torch backend's rank 0 holds, which has the largest share of each tensor."""
+    """What the torch backend's rank 0 holds, which has the largest share of each tensor.
+
+    Args:
+        weights: of the whole model, or of a pipeline's stage.
+        policy: of the recipe.
+        layout: of the ranks.
+    """
     size = element_size(policy.precision)
     is_sharding = layout.dp > 1 or size != FP32
     shard = trained_shard = trained_whole = 0
@@ -102,12 +108,14 @@ def fsdp2_states(weights: Iterable[Weight], policy: Policy, layout: Layout) -> S
             trained_shard += mine
             trained_whole += whole
     root, blocks = gathered.pop(None, 0), gathered.values()
+    # a pipeline's schedule keeps weights whole from the first backward pass to the last
+    kept = root if layout.pp == 1 else root + sum(blocks)
     return States(
         weights=FP32 * shard,
         gradients=FP32 * trained_shard,
         moments=MOMENTS * FP32 * trained_shard,
         accumulated_gradients=FP32 * trained_whole,
-        gathered=size * root if is_sharding else 0,
+        gathered=size * kept if is_sharding else 0,
         gathered_block=size * max(blocks, default=0) if is_sharding else 0,
         gathered_all=size * (root + sum(blocks)) if is_sharding else 0,
         trained_shard=FP32 * trained_shard,
@@ -154,21 +162,9 @@ def _stage_numels(
 ) -> tuple[list[int], list[int]]:
     """Numbers of each dense tensor and of each tensor of an expert, as megatron-core has them:
     query, key and value in one, gate and up in one, experts one by one."""
-    is_first, is_last = stage == 0, stage == layout.pp - 1
-    is_tied = all(weight.name != "lm_head.weight" for weight in weights)
     dense: dict[str, int] = {}
     experts: list[int] = []
-    for weight in weights:
-        if weight.block is not None:
-            kind, _, number = weight.block.partition(".")
-            if kind != TEXT or int(number) not in layers:
-                continue
-        elif "embed_tokens" in weight.name:
-            # the last stage has a copy of an embedding that is the output layer
-            if not (is_first or (is_last and is_tied)):
-                continue
-        elif not is_last:
-            continue
+    for weight in of_stage(weights, layout, stage, layers):
         if weight.is_expert:
             of_one = weight.numel // weight.shape[0] // layout.etp
             experts += [of_one] * (weight.shape[0] // layout.ep)
@@ -179,6 +175,23 @@ def _stage_numels(
         numel = weight.numel // layout.tp if is_split else weight.numel
         dense[name] = dense.get(name, 0) + numel
     return list(dense.values()), experts
+
+
+def of_stage(weights: list[Weight], layout: Layout, stage: int, layers: range) -> Iterator[Weight]:
+    """Those that a stage of a pipeline holds, with its ``layers``."""
+    is_first, is_last = stage == 0, stage == layout.pp - 1
+    is_tied = all(weight.name != "lm_head.weight" for weight in weights)
+    for weight in weights:
+        if weight.block is not None:
+            kind, _, number = weight.block.partition(".")
+            is_here = kind == TEXT and int(number) in layers
+        elif "embed_tokens" in weight.name:
+            # the last stage has a copy of an embedding that is the output layer
+            is_here = is_first or (is_last and is_tied)
+        else:
+            is_here = is_last
+        if is_here:
+            yield weight
 
 
 def _buffer_numel(numels: list[int], split: int) -> int:

@@ -104,13 +104,19 @@ def _in_layer(rank: Rank, run: Pass) -> float:
 def _logits_in_training(rank: Rank, run: Pass) -> float:
     chunk = rank.recipe.policy.logits_chunk_size
     if chunk is None or not rank.is_last:
-        return logits_bytes(rank, run, LOGITS_IN_LOSS)
+        # torch's schedule keeps what the last stage gave until its backward pass is through
+        kept = run.element_size if _in_torch_stages(rank) else 0
+        return logits_bytes(rank, run, LOGITS_IN_LOSS + kept)
     text = rank.model.text
     positions = min(chunk, run.tokens)
     # the gradient of the output layer is added up chunk by chunk, in two copies
     weights = 2 * run.element_size * text.vocab_size * text.hidden_size / rank.layout.tp
     rows = run.tokens * run.element_size * text.hidden_size
     return positions * text.vocab_size * CHUNK_IN_LOSS + rows + (0 if run.is_frozen else weights)
+
+
+def _in_torch_stages(rank: Rank) -> bool:
+    return rank.layout.pp > 1 and rank.layout.backend is Backend.FSDP2
 
 
 def _from_teacher(rank: Rank, run: Pass) -> float:
@@ -141,10 +147,11 @@ def validate(rank: Rank) -> Phase | None:
     settings = rank.recipe.distillation
     copies = settings is not None and settings.temperature != 1
     per_logit: float = (2 + copies) * FP32 if w == FP32 else w + 2 * FP32
-    hidden = 0.0
+    in_schedule = 2 * w * run.tokens * rank.model.text.hidden_size
+    # the schedule holds what a stage was given and what it passes on
+    hidden = in_schedule if run.on_megatron or _in_torch_stages(rank) else 0.0
     if run.on_megatron:
         per_logit = 2 * FP32  # in fp32 from the start, and the quotient by the temperature
-        hidden = 2 * w * run.tokens * rank.model.text.hidden_size  # the schedule holds them
     elif tp > 1:  # gathered: all parts, all of them in one, and this rank's part
         per_logit = max(per_logit, w * (2 + 1 / tp))
     if chunk is None:
@@ -155,7 +162,7 @@ def validate(rank: Rank) -> Phase | None:
     from_teacher = _from_teacher(rank, run)
     in_layer = {
         "gathered": rank.states.gathered + 3 * rank.states.gathered_block,
-        "activations": forward_only(rank, run),
+        "activations": forward_only(rank, run) + (hidden if _in_torch_stages(rank) else 0.0),
         "logits": from_teacher,
     }
     of_loss = {

@@ -7,9 +7,9 @@ fp32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -32,6 +32,7 @@ from evenkeel.training.backends import (
     tensor_parallel,
     torch_state,
 )
+from evenkeel.training.backends.batch_transfer import moved
 from evenkeel.training.backends.chunked_head import ChunkedOutput
 from evenkeel.training.backends.decoding import (
     CachingDecoder,
@@ -62,9 +63,11 @@ if TYPE_CHECKING:
 class Fsdp2Backend(Backend):
     """A transformers model over a mesh of (dp, tp) ranks."""
 
+    supported_parallel = frozenset({"tensor_parallel_size", "sequence_parallel"})
+
     def __init__(self, recipe: Recipe, config: PretrainedConfig, world: World) -> None:
         self._policy = policy = recipe.policy
-        check_supported(policy)
+        check_supported(policy, self.supported_parallel)
         self.device = world.device
         self.mesh = world.mesh(policy.parallel)
         self.place = DataParallelPlace(self.mesh["dp"].get_local_rank(), self.mesh["dp"].size())
@@ -109,7 +112,7 @@ class Fsdp2Backend(Backend):
         self.model.train()
         sums: Sums = {}
         for index, batch in enumerate(micro_batches):
-            batch = _moved(batch, self.device)
+            batch = moved(batch, self.device)
             if isinstance(self.model, FSDPModule):
                 self.model.set_requires_gradient_sync(index == len(micro_batches) - 1)
             share, reported = loss(self._run(batch), batch)
@@ -125,8 +128,8 @@ class Fsdp2Backend(Backend):
         """See ``Backend``."""
         self.model.train(False)
         with torch.no_grad():
-            moved = (_moved(batch, self.device) for batch in micro_batches)
-            return [reader(self._run(batch), batch) for batch in moved]
+            batches = (moved(batch, self.device) for batch in micro_batches)
+            return [reader(self._run(batch), batch) for batch in batches]
 
     def _run(self, batch: MicroBatch) -> ModelOutput:
         """Logits of (batch, seq, vocabulary).
@@ -137,7 +140,13 @@ class Fsdp2Backend(Backend):
         if self._shares_prompts and batch.shared is not None:
             return self._run_shared(batch, batch.shared)
         seq = batch.input_ids.shape[1]
-        extra = -seq % self._row_multiple
+        input_ids, inputs = self._inputs(batch, seq + -seq % self._row_multiple)
+        logits: Tensor = self.model(input_ids=input_ids, use_cache=False, **inputs).logits
+        return self._output(logits[:, :seq])
+
+    def _inputs(self, batch: MicroBatch, width: int) -> tuple[Tensor, dict[str, Any]]:
+        """Ids of (batch, width), and the model's other arguments for rows of that width."""
+        extra = width - batch.input_ids.shape[1]
         input_ids = nn.functional.pad(batch.input_ids, (0, extra))
         inputs: dict[str, Any] = {
             **vision_model.forward_inputs(self.model, input_ids, batch.images)
@@ -145,11 +154,10 @@ class Fsdp2Backend(Backend):
         if batch.segment_ids is not None:
             segment_ids = nn.functional.pad(batch.segment_ids, (0, extra), value=-1)
             inputs["attention_mask"] = attention.block_diagonal_causal_mask(segment_ids)
-            if self._attends_per_sample and seq + extra >= attention.MIN_POSITIONS:
+            if self._attends_per_sample and width >= attention.MIN_POSITIONS:
                 inputs["sample_lengths"] = attention.sample_lengths(segment_ids)
             inputs["position_ids"] = nn.functional.pad(batch.position_ids, (0, extra))
-        logits: Tensor = self.model(input_ids=input_ids, use_cache=False, **inputs).logits
-        return self._output(logits[:, :seq])
+        return input_ids, inputs
 
     def _run_shared(self, batch: MicroBatch, shared: SharedPrompts) -> ModelOutput:
         """The same, with every prompt in the model once."""
@@ -262,18 +270,19 @@ class Fsdp2Backend(Backend):
             yield name, lora.merged_weight(self.model, name, weights)
 
 
-SUPPORTED_PARALLEL = {"tensor_parallel_size", "sequence_parallel"}
+def check_supported(policy: Policy, supported: Set[str]) -> None:
+    """Raise an error for a kind of parallelism that a backend would otherwise ignore.
 
-
-def check_supported(policy: Policy) -> None:
-    """Raise an error for a kind of parallelism that this backend would otherwise ignore.
+    Args:
+        policy: of the recipe.
+        supported: keys of ``policy.parallel`` that it knows.
 
     Raises:
         InputError: with the key and the value that works.
     """
     for parallel in fields(Parallel):
         value, only = getattr(policy.parallel, parallel.name), parallel.default
-        if value != only and parallel.name not in SUPPORTED_PARALLEL:
+        if value != only and parallel.name not in supported:
             raise InputError(
                 f"policy.parallel.{parallel.name} is {value}, and the fsdp2 backend cannot do that",
                 fix=f"set policy.parallel.{parallel.name}={'null' if only is None else only}",
@@ -326,20 +335,3 @@ def _recompute(block: nn.Module) -> None:
     # run around ``forward``, are not repeated in the backward pass
     forward: Callable[..., Any] = block.forward
     block.forward = partial(checkpoint, forward, use_reentrant=False)
-
-
-def _moved(batch: MicroBatch, device: torch.device) -> MicroBatch:
-    if device.type == "cpu":
-        return batch
-    tensors: dict[str, Any] = {
-        name: value.pin_memory().to(device, non_blocking=True)
-        for name, value in vars(batch).items()
-        if isinstance(value, Tensor)
-    }
-    # what came from an earlier pass of the model is on the device already
-    extras = {name: value.to(device, non_blocking=True) for name, value in batch.extras.items()}
-    images = {
-        name: value.pin_memory().to(device, non_blocking=True)
-        for name, value in batch.images.items()
-    }
-    return replace(batch, **tensors, extras=extras, images=images)

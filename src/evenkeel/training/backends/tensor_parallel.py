@@ -71,15 +71,14 @@ def parallelize(model: nn.Module, mesh: DeviceMesh, sequence_parallel: bool) -> 
     Raises:
         InputError: a layer has a linear module that the plan does not know, or experts.
     """
-    tied = _output_embedding(model) is not None and (
-        _output_embedding(model).weight is _input_embedding(model).weight  # type: ignore[union-attr]
-    )
+    embedding, head = _input_embedding(model), _output_embedding(model)
+    tied = embedding is not None and head is not None and head.weight is embedding.weight
     for name, block in text_blocks(model):
         parallelize_module(block, mesh, _block_plan(name, block, sequence_parallel))
     for path, style in _ends_plan(model, sequence_parallel).items():
         parallelize_module(model, mesh, {path: style})
     if tied:  # each end got a DTensor of its own
-        _output_embedding(model).weight = _input_embedding(model).weight  # type: ignore[union-attr]
+        head.weight = embedding.weight  # type: ignore[union-attr]
 
 
 def _block_plan(name: str, block: nn.Module, sequence_parallel: bool) -> dict[str, ParallelStyle]:
@@ -122,11 +121,12 @@ def _ends_plan(model: nn.Module, sequence_parallel: bool) -> dict[str, ParallelS
     paths = {id(module): path for path, module in model.named_modules()}
     plan: dict[str, ParallelStyle] = {}
     embedding, head = _input_embedding(model), _output_embedding(model)
-    # The model measures the sequence and makes its mask from what the embedding gives, so it
-    # stays whole here; the first layer takes its share.
-    plan[paths[id(embedding)]] = RowwiseParallel(
-        input_layouts=Replicate(), output_layouts=Replicate()
-    )
+    if embedding is not None:
+        # The model measures the sequence and makes its mask from what the embedding gives, so it
+        # stays whole here; the first layer takes its share.
+        plan[paths[id(embedding)]] = RowwiseParallel(
+            input_layouts=Replicate(), output_layouts=Replicate()
+        )
     if sequence_parallel:
         first = next(name for name, _ in text_blocks(model))
         plan[first] = PrepareModuleInput(
@@ -138,14 +138,17 @@ def _ends_plan(model: nn.Module, sequence_parallel: bool) -> dict[str, ParallelS
     return plan
 
 
-def _input_embedding(model: nn.Module) -> nn.Module:
-    module: nn.Module = model.get_input_embeddings()  # type: ignore[operator]
-    return module
+def _input_embedding(model: nn.Module) -> nn.Module | None:
+    return _with_weight(model.get_input_embeddings())  # type: ignore[operator]
 
 
 def _output_embedding(model: nn.Module) -> nn.Module | None:
-    module: nn.Module | None = model.get_output_embeddings()  # type: ignore[operator]
-    return module
+    return _with_weight(model.get_output_embeddings())  # type: ignore[operator]
+
+
+def _with_weight(module: nn.Module | None) -> nn.Module | None:
+    """None where another stage of a pipeline holds it."""
+    return module if hasattr(module, "weight") else None
 
 
 def finish_pending_sums(model: nn.Module) -> None:

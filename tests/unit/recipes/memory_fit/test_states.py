@@ -6,7 +6,7 @@ import pytest
 
 from evenkeel.errors import InputError
 from evenkeel.recipes.memory_fit.layout import Layout, layout_of
-from evenkeel.recipes.memory_fit.states import fsdp2_states, megatron_states
+from evenkeel.recipes.memory_fit.states import fsdp2_states, megatron_states, of_stage
 from evenkeel.recipes.memory_fit.weights import Weight
 from evenkeel.recipes.schema import Backend, Cluster, Lora, Parallel, Policy, Precision, Recipe
 
@@ -55,6 +55,25 @@ def test_low_rank_updates_alone_have_gradients_and_moments() -> None:
     assert states.gradients == 4 * updates
     assert states.moments == 8 * updates
     assert states.weights == 4 * (128 * 64 + 2 * 64 * 64 + 64 + updates)
+
+
+def test_fsdp2_holds_a_stage_alone() -> None:
+    weights = [
+        WEIGHTS[0],
+        Weight("model.layers.0.self_attn.q_proj.weight", (64, 64), 0, "text.0"),
+        Weight("model.layers.1.self_attn.q_proj.weight", (64, 64), 0, "text.1"),
+        Weight("model.norm.weight", (64,)),
+        Weight("lm_head.weight", (128, 64), split=0),
+    ]
+    stages = layout(Backend.FSDP2, 4, pp=2)
+    first = fsdp2_states(of_stage(weights, stages, 0, range(1)), BF16, stages)
+    last = fsdp2_states(of_stage(weights, stages, 1, range(1, 2)), BF16, stages)
+    assert first.weights == 4 * (128 * 64 + 64 * 64) // 2
+    assert last.weights == 4 * (128 * 64 + 64 * 64 + 64) // 2
+    # whole from the first backward pass to the last
+    assert first.gathered == 2 * (128 * 64 + 64 * 64)
+    tied = fsdp2_states(of_stage(weights[:4], stages, 1, range(1, 2)), BF16, stages)
+    assert tied.weights == last.weights
 
 
 def test_megatron_shares_the_optimizer_alone() -> None:
