@@ -144,7 +144,7 @@ def _print(
         memory_text.print_fit(out, *mended[0])
         return
     if mended:
-        out.print(memory_text.fits_table([one for one, _, _ in mended]))
+        memory_text.print_fits(out, [one for one, _, _ in mended])
     for one, mends, larger in mended:
         if mends or larger is not None:
             memory_text.print_verdict(out, one, mends, larger)

@@ -287,6 +287,8 @@ def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None
     from rich.table import Table
     from rich.text import Text
 
+    from evenkeel.report.terminal import print_table
+
     console = Console()
     if not console.is_terminal:
         console.width = _UNBOUNDED
@@ -297,4 +299,4 @@ def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None
         table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    console.print(table)
+    print_table(console, table)

@@ -14,8 +14,8 @@ from evenkeel.convergence import comparison, matched
 from evenkeel.convergence.baseline import Baseline, as_metrics
 from evenkeel.convergence.comparison import Options
 from evenkeel.convergence.results import MetricResult
-from evenkeel.report.comparison_text import percent, plot
-from evenkeel.report.terminal import PLAIN_WIDTH, number
+from evenkeel.report.comparison_text import percent, print_plot
+from evenkeel.report.terminal import PLAIN_WIDTH, number, print_table
 
 _MAX_PLOTS = 4
 
@@ -58,13 +58,13 @@ def print_baseline(baseline: Baseline, name: str, only: Sequence[str] = ()) -> N
         table.add_row(escape(one.metric), one.summary, number(one.baseline), number(one.low),
                       number(one.high), percent(one.minimum_detectable_change, sign=False),
                       needed)  # fmt: skip
-    console.print(table)
+    print_table(console, table)
     plotted: set[str] = set()
     for one in results:
         if one.picture and one.metric not in plotted and len(plotted) < _MAX_PLOTS:
             plotted.add(one.metric)
             console.print(f"{escape(one.metric)} (o the mean, ░ where a run usually is)")
-            console.print("\n".join(plot(one.picture)), markup=False)
+            print_plot(console, one.picture)
 
 
 def print_difference(before: Baseline, after: Baseline) -> None:
@@ -97,7 +97,7 @@ def print_difference(before: Baseline, after: Baseline) -> None:
                       number(one.baseline), percent(change),
                       percent(old_one.minimum_detectable_change, sign=False),
                       percent(one.minimum_detectable_change, sign=False))  # fmt: skip
-    console.print(table)
+    print_table(console, table)
 
 
 def _results(baseline: Baseline, only: Sequence[str] = ()) -> list[MetricResult]:

@@ -15,10 +15,12 @@ from evenkeel.convergence import matched
 from evenkeel.convergence.metric_kinds import Family
 from evenkeel.convergence.results import Comparison, MetricResult, Picture
 from evenkeel.convergence.verdict import Verdict
-from evenkeel.report.terminal import PLAIN_WIDTH, number, verdict_style
+from evenkeel.report.terminal import PLAIN_WIDTH, number, print_table, verdict_style
 
 _PLOT_ROWS = 9
 _PLOT_COLUMNS = 60
+_MIN_PLOT_COLUMNS = 20
+_PLOT_MARGIN = 12  # of labels and axis
 _MAX_PLOTS = 3
 _LEGEND = "o the run, X out of the band ░ of the baseline"
 
@@ -49,13 +51,13 @@ def render_evidence(console: Console, comparison: Comparison, everything: bool =
     offending = comparison.offending()
     shown = list(comparison.results) if everything else offending
     if shown:
-        console.print(results_table(shown))
+        print_table(console, results_table(shown))
     plotted: set[str] = set()
     for one in offending:
         if one.picture and one.metric not in plotted and len(plotted) < _MAX_PLOTS:
             plotted.add(one.metric)
             console.print(f"{escape(one.metric)} ({_LEGEND})")
-            console.print("\n".join(plot(one.picture)), markup=False)
+            print_plot(console, one.picture)
     for one in offending:
         console.print(f"  {escape(one.metric)} {one.summary}: {escape(one.message)}")
     for note in comparison.notes:
@@ -117,6 +119,12 @@ def percent(value: float | None, *, sign: bool = True) -> str:
     if 0 < abs(value) < 5e-5:  # far below what seeds show: told by the run of the same seed
         return f"{100 * value:+.1g}%" if sign else f"{100 * value:.1g}%"
     return f"{value:+.2%}" if sign else f"{value:.2%}"
+
+
+def print_plot(console: Console, picture: Picture) -> None:
+    """A curve over its band, no wider than the terminal."""
+    columns = max(_MIN_PLOT_COLUMNS, min(_PLOT_COLUMNS, console.width - _PLOT_MARGIN))
+    console.print("\n".join(plot(picture, columns)), markup=False, soft_wrap=True)
 
 
 def plot(picture: Picture, columns: int = _PLOT_COLUMNS, rows: int = _PLOT_ROWS) -> list[str]:

@@ -12,7 +12,7 @@ from rich.table import Table
 from evenkeel.recipes.memory_fit.cards import GIB
 from evenkeel.recipes.memory_fit.fit import Fit, Stage, Verdict
 from evenkeel.recipes.memory_fit.mends import Mend
-from evenkeel.report.terminal import PLAIN_WIDTH
+from evenkeel.report.terminal import PLAIN_WIDTH, print_table
 
 _STYLES = {
     Verdict.FITS: "bold green",
@@ -35,12 +35,13 @@ _COLOURS = {
 """Parts in the order in which they are listed, and their colours in the bar."""
 _BAR = 40
 _SHORT_BAR = 16
+_PLAIN_WIDTH = PLAIN_WIDTH + 24
 
 
 def console() -> Console:
     """Standard output, wide enough for the tables where it is no terminal."""
     found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=PLAIN_WIDTH + 24)
+    return found if found.is_terminal else Console(highlight=False, width=_PLAIN_WIDTH)
 
 
 def print_fit(out: Console, found: Fit, mends: Sequence[Mend], larger: Fit | None) -> None:
@@ -83,6 +84,11 @@ def print_verdict(out: Console, found: Fit, mends: Sequence[Mend], larger: Fit |
         out.print(f"  {larger.verdict.value} as it is on {larger.card.name}: {larger.share:.0%}")
     if not mends and larger is None:
         out.print("  no change of the layout alone makes it fit, nor does any known card")
+
+
+def print_fits(out: Console, fits: Sequence[Fit]) -> None:
+    """One line per recipe."""
+    print_table(out, fits_table(fits), plain_width=_PLAIN_WIDTH)
 
 
 def fits_table(fits: Sequence[Fit]) -> Table:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from evenkeel.convergence.verdict import Judgement, Verdict
@@ -56,6 +58,19 @@ def checks_table(checks: Sequence[CheckResult]) -> Table:
     return table
 
 
+def print_table(console: Console, table: Table, *, plain_width: int = PLAIN_WIDTH) -> None:
+    """A table with its numbers whole.
+
+    A terminal narrower than the table wraps its lines, up to the width of what goes into a file.
+    """
+    unbounded = console.options.update_width(sys.maxsize)
+    natural = Measurement.get(console, unbounded, table).maximum
+    terminal_width = console.width
+    console.width = max(terminal_width, min(natural, plain_width))
+    console.print(table)
+    console.width = terminal_width
+
+
 def print_lines(findings: Iterable[tuple[Verdict, str]]) -> None:
     """One line per finding, its verdict first, to standard output."""
     console = Console(highlight=False)
@@ -76,7 +91,7 @@ def verdict_style(verdict: Verdict) -> str:
 
 def _render(console: Console, judgement: Judgement, name: str) -> None:
     if judgement.checks:
-        console.print(checks_table(judgement.checks))
+        print_table(console, checks_table(judgement.checks))
     for check in judgement.checks:
         # a failed check whose row has numbers needs no words; one that divides by zero does
         if check.outcome is not Outcome.PASSED and check.value is None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
+
+from rich.console import Console
+from rich.table import Table
 
 from evenkeel.convergence.verdict import RunState, Verdict, judge
 from evenkeel.metrics.evaluation import evaluate_text
@@ -51,3 +55,14 @@ def test_without_checks_there_is_only_the_verdict() -> None:
 def test_every_verdict_has_a_style() -> None:
     styles = {verdict: terminal.verdict_style(verdict) for verdict in Verdict}
     assert styles[Verdict.PASS] != styles[Verdict.REGRESSED] != styles[Verdict.INCONCLUSIVE]
+
+
+def test_a_narrow_terminal_cuts_no_number() -> None:
+    table = Table("metric", "value")
+    table.add_row("timing/train/total_step_time", "0.000123456")
+    printed = io.StringIO()
+    console = Console(file=printed, width=20)
+    terminal.print_table(console, table)
+    assert "timing/train/total_step_time" in printed.getvalue()
+    assert "0.000123456" in printed.getvalue()
+    assert console.width == 20
