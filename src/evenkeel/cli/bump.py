@@ -9,8 +9,8 @@ from evenkeel.recipes import renaming
 
 EXAMPLES = """\
 examples:
-  evenkeel bump grpo-qwen2.5-7b-instruct-4n8g-fsdp2tp4sp.v3      becomes ….v4
-  evenkeel bump sft-llama3.1-8b-1n8g-fsdp2tp1 --dry-run          would become ….v2
+  evenkeel bump grpo-qwen2.5-7b-instruct-4n8g-fsdp2tp4sp.v3      # becomes ….v4
+  evenkeel bump sft-llama3.2-1b-1n8g-fsdp2tp1 --dry-run          # would become ….v2
 
 A new version says that the recipe converges otherwise than before: other data, loss, optimizer,
 schedule, batch, sequence length, model or precision. A change of speed alone needs none.

@@ -10,7 +10,7 @@ from evenkeel.run_paths import Repository, RunPaths
 
 EPILOG = """\
 examples:
-  evenkeel confirm tests/test_suites/llm/NAME           one confirming run, in NAME.confirm1
+  evenkeel confirm tests/test_suites/llm/NAME           # one confirming run, in NAME.confirm1
   evenkeel confirm tests/test_suites/llm/NAME --runs 2  and a second one, if it is still in doubt
   evenkeel confirm /results/NAME --driver tests/test_suites/llm/NAME.sh sft.max_num_steps=20
 

@@ -16,8 +16,8 @@ from evenkeel.launch.secrets import secrets_in
 
 EPILOG = """\
 examples:
-  code_snapshots/sft-llama3.2-1b-1n8g-fsdp2tp1/continue.sh              one more run
-  code_snapshots/sft-llama3.2-1b-1n8g-fsdp2tp1/continue.sh --dry-run    only say what it would do
+  code_snapshots/sft-llama3.2-1b-1n8g-fsdp2tp1/continue.sh              # one more run
+  code_snapshots/sft-llama3.2-1b-1n8g-fsdp2tp1/continue.sh --dry-run    # only say what it would do
 """
 
 

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 EPILOG = """\
 examples:
   CONTAINER=img.sqsh ACCOUNT=me PARTITION=batch tools/launch ./llm/sft-llama3.2-1b-1n8g-fsdp2tp1.sh
-  DRYRUN=1 tools/launch ./llm/*.sh          GPU-hours of each and in total; touches nothing
-  DRYRUN=2 tools/launch ./llm/*.sh          makes snapshots and job scripts, submits nothing
-  tools/launch --suite nightly --watch      a whole night
-  tools/launch --suite nightly --nights 5   tonight's share of a suite that is above its budget
-  tools/launch --suite nightly --resume     go on with a night whose launcher died
+  DRYRUN=1 tools/launch ./llm/*.sh          # GPU-hours of each and in total; touches nothing
+  DRYRUN=2 tools/launch ./llm/*.sh          # makes snapshots and job scripts, submits nothing
+  tools/launch --suite nightly --watch      # a whole night
+  tools/launch --suite nightly --nights 5   # tonight's share of a suite that is above its budget
+  tools/launch --suite nightly --resume     # go on with a night whose launcher died
   tools/launch --run my-cluster x.sh --script-arg sft.max_num_steps=20
-                                            a profile of env.toml; an argument for the driver
+                                            # a profile of env.toml; an argument for the driver
 
 variables (each has a flag, which wins): CONTAINER ACCOUNT PARTITION MOUNTS EXTRA_ENV
   EXTRA_SCRIPT_ARGS HF_HOME HF_DATASETS_CACHE EXCLUDE_GRES SEGMENT_SIZE SLURM_JOB_SUFFIX

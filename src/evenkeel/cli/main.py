@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-from evenkeel.errors import EXIT_INTERRUPTED, EvenkeelError
+from evenkeel.errors import EXIT_INTERRUPTED, EvenkeelError, InputError, did_you_mean
 
 # subcommand → (module below evenkeel.cli, one line of help), in the order in which data flows.
 # Only the module of the subcommand that was asked for is imported: --help stays fast.
@@ -78,6 +78,11 @@ def _dispatch(arguments: list[str]) -> int:
         parser.print_help()
         return 2
     # parse_known_args would read a subcommand's options as ours, so only the first word is ours
+    if not arguments[0].startswith("-") and arguments[0] not in SUBCOMMANDS:
+        raise InputError(
+            f"there is no command {arguments[0]!r}{did_you_mean(arguments[0], SUBCOMMANDS)}",
+            fix="'evenkeel --help' lists the commands",
+        )
     top = parser.parse_args(arguments[:1])
     module_name, line = SUBCOMMANDS[top.command]
     subcommand: Subcommand = importlib.import_module(f"evenkeel.cli.{module_name}")

@@ -138,6 +138,12 @@ def _score(
     from evenkeel.convergence import mutation_score
 
     runs = collected(args.resume, recipes, args.baseline_runs, registry)
+    if not runs:
+        raise InputError(
+            "no run of these recipes is kept here",
+            path=args.resume,
+            fix="name the folder of results with --resume, or train without --judge-only",
+        )
     return mutation_score.score(runs, family_error=args.family_error, num_nights=nights)
 
 

@@ -12,7 +12,7 @@ from evenkeel.run_paths import Repository
 EXAMPLES = """\
 examples:
   evenkeel new sft-qwen3-1.7b-1n8g-fsdp2tp2
-  evenkeel new grpo-qwen3-8b-2n8g-megatrontp4 --from grpo-qwen3-4b-1n8g-fsdp2tp2 --suite release
+  evenkeel new dpo-qwen3-8b-2n8g-fsdp2tp4 --from dpo-qwen3-8b-2n4g-fsdp2tp4sp --suite release
   evenkeel new sft-qwen3-1.7b-1n8g-fsdp2tp2 --dry-run
 
 Without --from the recipe inherits from the algorithm's base and the model's file. The driver's

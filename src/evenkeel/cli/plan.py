@@ -13,12 +13,12 @@ from evenkeel.run_paths import Repository
 
 EPILOG = """\
 examples:
-  evenkeel plan tests/test_suites/llm/*.sh     GPU-hours of each driver and in total
-  evenkeel plan --suite nightly --json         the same of a listing, for machines
-  evenkeel plan --suite nightly --history      and what past launches used; proposes NUM_MINUTES
+  evenkeel plan tests/test_suites/llm/*.sh     # GPU-hours of each driver and in total
+  evenkeel plan --suite nightly --json         # the same of a listing, for machines
+  evenkeel plan --suite nightly --history      # and what past launches used; proposes NUM_MINUTES
   evenkeel plan --suite nightly --budget 4000  does a night fit, or how many nights does it take
   evenkeel plan --suite nightly --budget 4000 --nights 5
-                                               what runs tonight in a rotation of 5 nights, and why
+                                               # tonight's share of a rotation of 5 nights, and why
 
 A suite may declare its budget: '#: budget_gpu_hours_per_night: 4000', and …_per_week.
 exit status: 0 fits; 1 does not fit; 2 a driver is broken
@@ -51,6 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan; 0, 1 where it is above the budget, 2 when a driver is broken."""
+    if args.night is not None and args.nights is None:
+        raise InputError(
+            f"--night {args.night} is a night of a rotation, and no rotation is asked for",
+            fix="say in how many nights: --nights N",
+        )
     if args.budget is None and args.nights is None and not args.history:
         return print_estimate(_drivers(args), as_json=args.json)
     # here, because an estimate must not wait for what only this needs

@@ -13,7 +13,7 @@ from evenkeel.run_paths import Repository
 
 EXAMPLES = """\
 examples:
-  evenkeel rename sft-llama3.1-8b-1n8g-fsdp2tp1 sft-llama3.1-8b-1n8g-fsdp2tp2
+  evenkeel rename sft-qwen3-0.6b-1n4g-dtensor2tp2 sft-qwen3-0.6b-1n4g-fsdp2tp2
   evenkeel rename OLD NEW --dry-run
 
 Moves recipe, driver and baselines, and changes the listings and the defaults of recipes that
@@ -61,7 +61,7 @@ def print_change(change: Change, root: Path, *, dry_run: bool) -> None:
     """One line for each file."""
     if dry_run:
         print("dry run: nothing is changed")
-    print("\n".join(change.lines(root)))
+    print("\n".join(change.lines(root, planned=dry_run)))
 
 
 def lint_touched(root: Path, paths: Sequence[Path]) -> int:

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from evenkeel.errors import EXIT_FINDING, EXIT_OK
+from evenkeel.errors import EXIT_FINDING, EXIT_OK, InputError
 
 EPILOG = """\
 examples:
@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
             for one in found
         )
     else:
-        print(f"no seam in {len(segments)} starts")
+        several = len(segments) > 1
+        print(f"no seam in {len(segments)} starts" if several else "no seam: only one start")
     return EXIT_FINDING if found else EXIT_OK
 
 
@@ -56,5 +57,11 @@ def _segments(places: list[Path]) -> list[dict[str, dict[int, float]]]:
 
     if len(places) > 1 or places[0].is_file():
         return [series.load(path) for path in places]
+    if not places[0].exists():
+        raise InputError(
+            "no such run",
+            path=places[0],
+            fix="name a run's directory, its logs, or the metrics of each of its starts",
+        )
     log_dir = places[0] / "logs" if (places[0] / "logs").is_dir() else places[0]
     return collection.read_starts(log_dir)

@@ -18,10 +18,10 @@ from evenkeel.launch.snapshot_care import is_newest, launches
 
 EPILOG = """\
 examples:
-  evenkeel snapshot list                      every launch of every recipe; * marks the newest
-  evenkeel snapshot verify                    prove what the newest snapshots hold
-  evenkeel snapshot verify RECIPE LAUNCH      the newest of a recipe; all of a launch
-  evenkeel snapshot prune --keep-nights 14    remove older nights, with their results
+  evenkeel snapshot list                      # every launch of every recipe; * marks the newest
+  evenkeel snapshot verify                    # prove what the newest snapshots hold
+  evenkeel snapshot verify RECIPE LAUNCH      # the newest of a recipe; all of a launch
+  evenkeel snapshot prune --keep-nights 14    # remove older nights, with their results
 
 prune never removes a launch with a job that is pending or running, or of which Slurm says nothing.
 """
@@ -102,6 +102,8 @@ def _verify(args: argparse.Namespace, root: Path, folder: Path) -> int:
             print(f"{result.tree}: {state}; {about}")
             for problem in result.problems:
                 print(f"  {problem}")
+        if not results:
+            print(f"no launches in {folder}")
     return EXIT_FINDING if any(result.problems for result in results) else EXIT_OK
 
 

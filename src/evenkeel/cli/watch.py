@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 examples:
-  evenkeel watch                           the newest launch of this repository
-  evenkeel watch 20260102T030405-1a2b3c    a launch by its id, or by its folder
-  evenkeel watch --once --json             how it stands now, for machines
+  evenkeel watch                           # the newest launch of this repository
+  evenkeel watch 20260102T030405-1a2b3c    # a launch by its id, or by its folder
+  evenkeel watch --once --json             # how it stands now, for machines
 
 Ctrl-C ends the watching, not the jobs; call it again to go on. A run whose loss is not finite,
 or far above its baseline's, or that logs no step for --hang-minutes, is ended; a job that the

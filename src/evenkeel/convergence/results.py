@@ -85,7 +85,9 @@ class MetricResult:
         change = "" if self.change is None else f" ({_change(self.change)} of the baseline)"
         text = f"{_number(self.value)}{where}{change}, allowed {self._interval()}"
         if self.verdict is Verdict.INCONCLUSIVE:
-            text += "; a confirming run will tell"
+            # speed and memory decide nothing, so nobody trains again for them
+            decides = self.family is Family.CONVERGENCE
+            text += "; a confirming run will tell" if decides else "; in doubt"
         if self.step is not None:
             text += f"; out of the band from step {self.step}"
         return replace(self, message=text)

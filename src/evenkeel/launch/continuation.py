@@ -23,6 +23,12 @@ def find(folder: Path) -> tuple[LaunchRecord, Submission]:
         InputError: it is no such folder.
     """
     folder = folder.resolve()
+    if not folder.is_dir():
+        raise InputError(
+            "no such folder",
+            path=folder,
+            fix="name the folder of a continue.sh, such as code_snapshots/RECIPE",
+        )
     record = read_record(folder.parent)
     for recipe in record.recipes:
         if recipe.folder == folder.name:

@@ -37,14 +37,19 @@ class Change:
     moves: tuple[Move, ...] = ()
     writes: tuple[Write, ...] = ()
 
-    def lines(self, root: Path) -> list[str]:
-        """What it does, a line for each file."""
+    def lines(self, root: Path, *, planned: bool = False) -> list[str]:
+        """What it does, a line for each file; ``planned``: what it would do."""
+        moved, wrote, changed = (
+            ("would move  ", "would write ", "would change")
+            if planned
+            else ("moved  ", "wrote  ", "changed")
+        )
         said = [
-            f"moved   {_short(move.source, root)} -> {_short(move.target, root)}"
+            f"{moved} {_short(move.source, root)} -> {_short(move.target, root)}"
             for move in self.moves
         ]
         return said + [
-            f"{'wrote  ' if write.is_new else 'changed'} {_short(write.path, root)}"
+            f"{wrote if write.is_new else changed} {_short(write.path, root)}"
             for write in self.writes
         ]
 
