@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "launch": {"recipes", "metrics"},
     "convergence": {"recipes", "metrics"},
     "report": CONTROL,
-    "training": {"recipes.config", "recipes.schema", "metrics.series"},
+    "training": {"recipes.config", "recipes.pipeline_stages", "recipes.schema", "metrics.series"},
     "cli": CONTROL,
 }
 

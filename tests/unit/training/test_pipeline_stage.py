@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from evenkeel.errors import InputError
-from evenkeel.recipes.memory_fit.layout import layers_of_stages
+from evenkeel.recipes.pipeline_stages import layers_of_stages
 from evenkeel.training import models
 from evenkeel.training.backends.pipeline_stage import MODEL_TYPES, Place, check_model, cut
 

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from evenkeel.recipes.memory_fit.layout import layers_of_stages
+from evenkeel.recipes.pipeline_stages import layers_of_stages
 from evenkeel.recipes.schema import Precision, Recipe
 from evenkeel.training import models
 from evenkeel.training.backends import pipeline_stage, tensor_parallel, torch_state
