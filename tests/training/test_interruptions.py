@@ -186,7 +186,7 @@ def test_a_larger_tokenizer_than_the_model(
 @pytest.mark.parametrize(
     ("override", "part"),
     [
-        ("policy.parallel.pipeline_parallel_size=2", "pipeline_parallel_size is 2"),
+        ("policy.parallel.context_parallel_size=2", "context_parallel_size is 2"),
         ("policy.parallel.tensor_parallel_size=2", "1 rank(s) run"),
         ("policy.precision=fp8", "policy.precision is fp8"),
         ("policy.model_config.hiden_size=8", "did you mean"),

@@ -35,7 +35,7 @@ def test_recipes_build_with_their_parallel_plan(name: str) -> None:
     policy = recipe.policy
     architecture = models.described_config(policy.model_config)
     vision_model.check_recipe(recipe, architecture)
-    fsdp2.check_supported(policy)
+    fsdp2.check_supported(policy, fsdp2.Fsdp2Backend.supported_parallel)
     model = models.build_on_meta(architecture)
     vision_model.freeze(model, policy.vision)
     num_blocks = len(list(models.transformer_blocks(model)))
