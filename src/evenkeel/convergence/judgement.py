@@ -94,8 +94,16 @@ def _compared(judged: Judgement, paths: RunPaths, repository: Repository) -> Jud
 
 
 def judge_metrics(path: Path, checks: Sequence[str], max_steps: int | None) -> Judgement:
-    """Judge a bare ``metrics.json``: nothing is known of how its run ended."""
+    """Judge a bare ``metrics.json``: nothing is known of how its run ended.
+
+    Raises:
+        InputError: it holds no value; a check that reads none must not pass on it.
+    """
     metrics = series.load(path)
+    if not any(metrics.values()):
+        raise InputError(
+            "the file holds no value of any metric", path=path, fix="name the metrics of a run"
+        )
     state = RunState(last_step=last_training_step(metrics), max_steps=max_steps)
     return judge(state, metrics, [evaluate_text(check, metrics) for check in checks])
 

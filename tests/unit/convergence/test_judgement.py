@@ -12,6 +12,7 @@ from event_bytes import scalar, write
 from evenkeel import run_record
 from evenkeel.convergence import judgement
 from evenkeel.convergence.verdict import Verdict
+from evenkeel.errors import InputError
 from evenkeel.metrics import series
 from evenkeel.run_paths import RunPaths
 
@@ -143,6 +144,14 @@ def test_a_foreign_file_is_held_to_the_steps_that_were_asked_for(tmp_path: Path)
     check = 'data["loss"]["20"] < 1'
     assert judgement.judge_metrics(path, [check], 20).verdict is Verdict.PASS
     assert judgement.judge_metrics(path, [check], 21).message == "step 20 of 21"
+
+
+@pytest.mark.parametrize("text", ["{}", '{"loss": {}}'])
+def test_a_file_without_values_passes_no_check(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match="holds no value"):
+        judgement.judge_metrics(path, ["1 < 2"], None)
 
 
 def continued(paths: RunPaths, again_from: int, factor: float = 1.0) -> None:
