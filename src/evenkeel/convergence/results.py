@@ -161,9 +161,23 @@ class Comparison:
         """Whether another run of the same code would decide it."""
         return self.verdict is Verdict.INCONCLUSIVE and self.num_new < self.budget.looks
 
+    @property
+    def _deciding(self) -> set[Family]:
+        """The families of metrics that make the verdict."""
+        families = {one.family for one in self.results}
+        return families & {Family.CONVERGENCE} or families
+
     def offending(self) -> list[MetricResult]:
-        """What is not a plain pass, worst first."""
-        found = [one for one in self.results if one.verdict is not Verdict.PASS]
+        """What is not a plain pass, worst first.
+
+        A doubt about speed or memory is none of it where convergence decides: no run settles it.
+        """
+        found = [
+            one
+            for one in self.results
+            if one.verdict is not Verdict.PASS
+            and (one.verdict is not Verdict.INCONCLUSIVE or one.family in self._deciding)
+        ]
         return sorted(
             found, key=lambda one: (one.family is not Family.CONVERGENCE, _rank(one.verdict))
         )

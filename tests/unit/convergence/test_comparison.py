@@ -199,6 +199,19 @@ def test_speed_is_the_typical_step_after_the_warm_up() -> None:
     assert told(step_times(77, late=1.3)) == ({"SLOWER"}, {"final"})
 
 
+def test_a_doubt_about_speed_is_only_shown_where_speed_decides() -> None:
+    """No confirming run is trained for it."""
+    base, new = [step_times(seed) for seed in range(5)], step_times(77, factor=1.1)
+    alone = compare_runs(base, [new])
+    assert alone.verdict is Verdict.INCONCLUSIVE
+    assert alone.offending()
+    both = [{**run(seed), **times} for seed, times in enumerate(base)]
+    beside = compare_runs(both, [{**run(77), **new}])
+    assert beside.verdict is Verdict.PASS
+    assert any(one.verdict is Verdict.INCONCLUSIVE for one in beside.results)
+    assert beside.offending() == []
+
+
 def test_directions_can_be_overridden() -> None:
     base = [{"odd": loss_curve(seed)} for seed in range(5)]
     new = {"odd": loss_curve(77, change=scale(0.9))}
