@@ -22,10 +22,11 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from evenkeel.convergence.metric_kinds import Family, kind_of
+from evenkeel.launch.drivers import of_suite
 from evenkeel.run_paths import RunPaths
 
 ROOT = Path(__file__).resolve().parent.parent
-MEASURED = re.compile(r"^(timing/|memory/)|tokens_per_sec|_mib$|_gib$|mfu|flops")
 READY = re.compile(r"^ready ", re.MULTILINE)
 
 
@@ -52,8 +53,7 @@ class Row:
 
 
 def drivers(suite: str, only: list[str]) -> list[Path]:
-    lines = (ROOT / "tests/test_suites" / f"{suite}.txt").read_text("utf-8").splitlines()
-    paths = [ROOT / line for line in lines if line and not line.startswith("#")]
+    paths = [Path(word.path) for word in of_suite(suite, ROOT)[0]]
     return [path for path in paths if not only or path.stem in only]
 
 
@@ -97,7 +97,9 @@ def stopped(driver: Path, run: RunPaths, after_ready_s: float) -> int:
 
 def values(run: RunPaths) -> dict[str, dict[str, float]]:
     metrics = json.loads(run.metrics.read_text("utf-8"))
-    return {name: curve for name, curve in metrics.items() if not MEASURED.search(name)}
+    return {
+        name: curve for name, curve in metrics.items() if kind_of(name).family is Family.CONVERGENCE
+    }
 
 
 def last_step(run: RunPaths) -> int:

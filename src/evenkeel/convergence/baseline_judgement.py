@@ -76,6 +76,8 @@ def compare_evidence(
     other = _other_node(baseline, evidence)
     if other:
         curves = {name: one for name, one in curves.items() if not _is_speed(name)}
+        if not curves:
+            return _incomparable(other, baseline, evidence, options)
         notes += [other] if len(curves) < len(baseline.curves) else []
     comparison = compare(curves, [one.metrics for one in evidence], options)
     if level is Level.SAME_NUMERICS:

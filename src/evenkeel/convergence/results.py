@@ -188,7 +188,7 @@ class Comparison:
 
     def noted(self) -> list[str]:
         """What speed and memory say beside the verdict, a few words per metric."""
-        if not any(one.family is Family.CONVERGENCE for one in self.results):
+        if Family.CONVERGENCE not in self._deciding:
             return []  # there they are the verdict
         found: dict[str, str] = {}
         for one in self.speed_notes():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,11 @@ def test_speed_is_judged_on_the_same_kind_of_node_only(tmp_path: Path) -> None:
     there = compared(timed(51, 1.5, platform={**CPU, "cpu": "EPYC"}))
     assert there.speed_notes() == []
     assert "speed is not judged: recorded on 1 x Xeon, this is 1 x EPYC" in there.notes
+    times = {name: one for name, one in baseline.curves.items() if name.startswith("timing/")}
+    only_speed = replace(baseline, curves=times)
+    elsewhere = read_evidence(timed(51, 1.5, platform={**CPU, "cpu": "EPYC"}).root)
+    found = compare_evidence(only_speed, [elsewhere], Options())
+    assert found.verdict is Verdict.INCOMPARABLE
 
 
 def test_recipes_of_the_same_algorithm_tell_what_spreads_are_usual(tmp_path: Path) -> None:
