@@ -180,13 +180,14 @@ def test_a_requeued_and_a_preempted_job_go_on_where_they_were(
     cluster = new_cluster(nodes=3)
     low = LaunchOptions(partition="low")
     gone = LaunchOptions(partition="lowcancel")
-    requeued = training(tmp_path, letter="r", step_s=0.2, max_steps=20)
-    preempted = training(tmp_path, letter="p", step_s=0.2, max_steps=20, options=low)
-    cancelled = training(tmp_path, letter="c", step_s=0.2, max_steps=20, options=gone)
+    requeued = training(tmp_path, letter="r", step_s=0.2, max_steps=30)
+    preempted = training(tmp_path, letter="p", step_s=0.2, max_steps=30, options=low)
+    cancelled = training(tmp_path, letter="c", step_s=0.2, max_steps=30, options=gone)
     submissions = [requeued, preempted, cancelled]
     records = [submit(submission)[0] for submission in submissions]
     for submission in submissions:
-        wait_for_step(submission, 3)
+        # accounts count whole seconds: these starts must last more than one
+        wait_for_step(submission, 9)
     watcher = watcher_of(submissions)
     cluster.run("scontrol", "requeue", str(job_id(records[0])))
     urgent = cluster.submit("sleep 2", "--nodes=3", "--exclusive")
@@ -201,7 +202,7 @@ def test_a_requeued_and_a_preempted_job_go_on_where_they_were(
     kinds = [recipe.outcome.kind for recipe in watcher.recipes]
     assert kinds == [Outcome.COMPLETED, Outcome.COMPLETED, Outcome.PREEMPTED]
     assert Outcome.REQUEUED in seen
-    assert trained(requeued) == trained(preempted) == list(range(1, 21))
+    assert trained(requeued) == trained(preempted) == list(range(1, 31))
     for recipe in watcher.recipes[:2]:
         report = recipe.jobs[1].report
         assert report is not None
