@@ -129,5 +129,6 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
     ids=["open", "flow", "lists", "keys", "indented", "aliases"],
 )
 def test_nesting_has_an_end(text: str) -> None:
-    with pytest.raises(InputError, match="nested more than 100 levels deep"):
+    # PyYAML has a limit of its own since 6.0.4
+    with pytest.raises(InputError, match=r"nested more than 100 levels deep|maximum nesting depth"):
         parse(text, "x.yaml")

@@ -40,10 +40,10 @@ class CachingDecoder:
     """Keeps every layer's keys and values, so that a token costs one token's work."""
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
-        from evenkeel.training.backends.key_value_cache import growing_cache
+        from evenkeel.training.backends.key_value_cache import cache_argument, growing_cache
 
         self._model, self._device = model, device
-        self._cache = growing_cache()
+        self._cache, self._cache_argument = growing_cache(), cache_argument(model)
         self._offsets: Tensor | int = 0
 
     def __call__(
@@ -64,7 +64,7 @@ class CachingDecoder:
             input_ids=new_ids,
             attention_mask=mask if is_padded else None,
             **inputs,
-            past_key_values=self._cache,
+            **{self._cache_argument: self._cache},
             use_cache=True,
             logits_to_keep=1,
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 MIN_ROOM = 16
@@ -60,3 +61,8 @@ def _appended(memory: Tensor | None, new: Tensor, first: int) -> Tensor:
 def growing_cache() -> Cache:
     """An empty cache of as many layers as the model turns out to have."""
     return Cache(layer_class_to_replicate=GrowingLayer)
+
+
+def cache_argument(model: nn.Module) -> str:
+    """What the model's forward pass calls its cache: ``cache`` since transformers 5.24."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
