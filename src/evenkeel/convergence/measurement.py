@@ -28,9 +28,11 @@ _LEAST_STEPS_FOR_TARGET = 20
 _LEAST_STEPS_FOR_NOISE = 10
 _PER_STEP_NOISE = 6.0
 _NOISE_SPREAD = 1.5
-_TIED = 4.0
-"""Times 1/K: the squared spread that K equal numbers may hide, in units of the usual one. With it,
-one healthy run in a hundred is flagged at most, for K of 1 to 8 (``benchmarks/calibration.py``)."""
+_TIED = 0.1
+"""Numbers that differ by no more than this share of the usual spread may lie on one tick."""
+_HIDDEN = 2.0
+"""Times 1/K: the spread that K numbers on one tick may hide, in units of the usual one. With it,
+one healthy run in a hundred is flagged, for K of 1 to 8 (``benchmarks/calibration.py``)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +106,7 @@ def measure(
         pair = values[:, summaries.noise_pair(values.shape[1], num_baseline)]
         priors = _narrowed(priors, summaries.step_noise(units.of_steps(pair).relative(pair)))
     context = _Context(num_baseline, factor, units, floor, tuple(priors))
-    items = [_final(coarse, context, _tie_floor(values, context))]
+    items = [_final(coarse, context, _tie_floor(relative, context))]
     if coarse.shape[-1] > 1:
         items.append(_mean(coarse, context))
     if values.shape[2] >= _LEAST_STEPS_FOR_TARGET:
@@ -165,20 +167,25 @@ def _means(values: Array, context: _Context) -> tuple[Array, Array, Array, int]:
     return center, difference, variance, df
 
 
-def _tie_floor(values: Array, context: _Context) -> Array:
-    """What spread single numbers may hide that are the same in all baseline runs, (metrics,).
+def _tie_floor(relative: Array, context: _Context) -> Array:
+    """What spread single numbers may hide that are nearly the same in all runs, (metrics,).
 
     They are deterministic, or the ticks of their quantum are too wide to tell the runs apart, and
-    the next run may well be a tick away. Ticks are about as wide as spreads usually are; the more
-    runs agree, the narrower the spread must be in terms of ticks, and a single run hides most.
+    the next run may well be a tick away. (A time to a target comes in whole evaluation periods, of
+    which each takes nearly, not exactly, the same time.) Ticks are about as wide as spreads usually
+    are; the more runs agree, the narrower the spread must be, and a single run hides most.
     Whole curves that agree to the last digit cannot be an accident of rounding.
+
+    Args:
+        relative: values in relative units, (metrics, runs, steps).
     """
-    old = values[:, : context.num_baseline]
-    tied = (old == old[:, :1]).all(axis=(1, 2))
-    if values.shape[2] >= _LEAST_STEPS_FOR_SHAPE:
-        return np.zeros(len(values))
+    num_baseline = context.num_baseline
+    if relative.shape[2] >= _LEAST_STEPS_FOR_SHAPE:
+        return np.zeros(len(relative))
+    old = relative[:, :num_baseline]
+    sd = old.std(axis=1, ddof=1 if num_baseline > 1 else 0).max(axis=1)
     usual = np.exp([prior.log_center for prior in context.priors])
-    return np.asarray(np.where(tied, usual * np.sqrt(_TIED / context.num_baseline), 0.0))
+    return np.asarray(np.where(sd <= _TIED * usual, usual * _HIDDEN / num_baseline, 0.0))
 
 
 def _final(coarse: Array, context: _Context, tie_floor: Array) -> Items:

@@ -65,7 +65,7 @@ _LOSS = Kind(Direction.LOWER, weight=4.0, prior=Prior(math.log(0.005), 1.5),
              numeric_floor=4e-4, coarse=0.05)  # fmt: skip
 _QUALITY = Kind(Direction.HIGHER, weight=4.0, positive=False, prior=Prior(math.log(0.02), 1.3),
                 numeric_floor=1e-3, coarse=0.10)  # fmt: skip
-_EFFORT = Kind(Direction.LOWER, weight=4.0, prior=Prior(math.log(0.04), 1.2),
+_EFFORT = Kind(Direction.LOWER, weight=4.0, prior=Prior(math.log(0.04), 1.1),
                numeric_floor=4e-3, coarse=0.20)  # fmt: skip
 _CHANGE = Kind(Direction.BOTH)
 _SIGNED = Kind(Direction.BOTH, positive=False)
