@@ -9,7 +9,7 @@ from pathlib import Path
 from evenkeel.convergence import baseline as baseline_file
 from evenkeel.convergence import baseline_files, baseline_match, baseline_recording, matched, pool
 from evenkeel.convergence.baseline import Acceptance, Baseline
-from evenkeel.convergence.baseline_match import Level
+from evenkeel.convergence.baseline_match import Level, Match
 from evenkeel.convergence.comparison import Options, compare
 from evenkeel.convergence.error_budget import Budget
 from evenkeel.convergence.exactness import first_bit_difference
@@ -63,13 +63,11 @@ def compare_evidence(
 ) -> Comparison:
     """Match recipe and platform, then compare; what does not match is ``INCOMPARABLE``."""
     notes: list[str] = []
-    level = Level.SAME_NUMERICS
-    for one in evidence:
-        found = baseline_match.match(baseline, one)
+    matches = [baseline_match.match(baseline, one) for one in evidence]
+    for found in matches:
         if not found.comparable:
             return _incomparable(found.reason, baseline, evidence, options)
         notes += [note for note in found.notes if note not in notes]
-        level = level if found.level is Level.SAME_NUMERICS else found.level
     if not options.directions and baseline.directions:
         options = replace(options, directions=baseline.directions)
     curves = baseline.curves
@@ -80,8 +78,8 @@ def compare_evidence(
             return _incomparable(other, baseline, evidence, options)
         notes += [other] if len(curves) < len(baseline.curves) else []
     comparison = compare(curves, [one.metrics for one in evidence], options)
-    if level is Level.SAME_NUMERICS:
-        comparison = _with_matched(comparison, baseline, evidence, options)
+    comparison = _with_matched(comparison, baseline, evidence, matches, options)
+    if matches[0].level is Level.SAME_NUMERICS:
         comparison = _with_bits(comparison, baseline, evidence[0], notes)
     return replace(comparison, notes=(*notes, *comparison.notes))
 
@@ -154,14 +152,19 @@ def _incomparable(
 
 
 def _with_matched(
-    comparison: Comparison, baseline: Baseline, evidence: Sequence[RunEvidence], options: Options
+    comparison: Comparison,
+    baseline: Baseline,
+    evidence: Sequence[RunEvidence],
+    matches: Sequence[Match],
+    options: Options,
 ) -> Comparison:
     """With what runs of the baseline's own seeds tell, where it has numeric twins."""
     pairs = matched.pairs_of(baseline, options.only)
-    for one in evidence:
-        if one.seed is not None and pairs.judges(one.seed):
-            found = matched.compare_matched(pairs, one.metrics, one.seed, options.directions)
-            comparison = matched.joined(comparison, found)
+    for one, match in zip(evidence, matches, strict=True):
+        rounding, seed = match.rounding, one.seed
+        if rounding is not None and seed is not None and pairs.judges(seed):
+            found = matched.compare_matched(pairs, one.metrics, seed, options.directions, rounding)
+            comparison = matched.joined(comparison, found, rounding)
     return comparison
 
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from evenkeel.convergence.baseline import Baseline
+from evenkeel.convergence.matched import OTHER_NUMERICS, SAME_NUMERICS, Rounding
 from evenkeel.convergence.platforms import device_class, numeric_changes
 from evenkeel.convergence.run_evidence import RunEvidence
 
@@ -33,11 +34,13 @@ class Match:
         level: of the platforms.
         reason: why the run cannot be compared; empty where it can.
         notes: what a reader should know.
+        rounding: how far apart runs of the same seed may be; None where they cannot be paired.
     """
 
     level: Level
     reason: str = ""
     notes: tuple[str, ...] = ()
+    rounding: Rounding | None = None
 
     @property
     def comparable(self) -> bool:
@@ -74,9 +77,11 @@ def _platforms(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> Match:
     if old != new:
         return Match(Level.OTHER, f"the baseline was recorded on {old}, the run was on {new}")
     if recorded.get("device_count") != now.get("device_count"):
+        # a seed may mean another order of the data there
         counts = f"{recorded.get('device_count')} devices, now {now.get('device_count')}"
         return Match(Level.SAME_CLASS, notes=(f"baseline on {counts}",))
     changed = numeric_changes(recorded, now)
     if changed:
-        return Match(Level.SAME_CLASS, notes=("since the baseline: " + ", ".join(changed),))
-    return Match(Level.SAME_NUMERICS)
+        note = "since the baseline: " + ", ".join(changed)
+        return Match(Level.SAME_CLASS, notes=(note,), rounding=OTHER_NUMERICS)
+    return Match(Level.SAME_NUMERICS, rounding=SAME_NUMERICS)

@@ -1,8 +1,8 @@
 """A run against the baseline run of its own seed: is it the same training, but for rounding? Pure.
 
-On the same numerics two runs of one seed differ only by what the code computes. How far rounding
-alone takes a curve is measured by numeric twins: the same seed from weights moved by one unit in
-the last place. ``docs/convergence.md`` has the formula and what was measured with it.
+Two runs of one seed differ only by what the code computes, and by how the platform rounds it. How
+far rounding alone takes a curve is measured by numeric twins: the same seed from weights moved by
+one unit in the last place. ``docs/convergence.md`` has the formula and what was measured with it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,25 @@ from evenkeel.convergence.statistics import Array
 from evenkeel.convergence.verdict import Verdict
 
 SUMMARY = "matched"
-SAFETY_FACTOR = 10.0
-"""How many times farther than its twins a harmless change may take a run."""
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How far apart the same training may end on two platforms.
+
+    Args:
+        label: for messages.
+        factor: how many times farther than its twins a harmless change may take a run.
+    """
+
+    label: str
+    factor: float
+
+
+SAME_NUMERICS = Rounding("same numerics", 10.0)
+"""Device and libraries are those of the baseline: the code alone may reorder sums."""
+OTHER_NUMERICS = Rounding("other numerics", 100.0)
+"""Another processor, driver or library of the same class: every kernel may round otherwise."""
 LOOK_AHEAD = 0.1
 """Share of the steps by which a harmless change may be ahead of the twins."""
 ROUNDING = 2e-6
@@ -68,15 +85,20 @@ def pairs_of(baseline: Baseline, only: Sequence[str] = ()) -> Pairs:
 
 
 def compare_matched(
-    pairs: Pairs, new: MetricsView, seed: int, directions: Mapping[str, Direction] | None = None
+    pairs: Pairs,
+    new: MetricsView,
+    seed: int,
+    directions: Mapping[str, Direction] | None = None,
+    rounding: Rounding = SAME_NUMERICS,
 ) -> list[MetricResult]:
     """One result per metric that can be compared: ``REGRESSED`` where rounding explains it not.
 
     Args:
-        pairs: of the baseline, of the same numerics as the run.
+        pairs: of the baseline.
         new: the run.
         seed: its seed, one of ``pairs.seeds``.
         directions: over the table of metric kinds.
+        rounding: of the run's platform against the baseline's.
     """
     found = []
     for name in sorted(pairs.twin_curves):
@@ -88,14 +110,14 @@ def compare_matched(
         aligned = curves.align(pairs.curves[name], [new.get(name)])
         if isinstance(aligned, Fault):
             continue  # the statistics says so
-        result = _judged(name, kind, pairs, aligned, seed)
+        result = _judged(name, kind, pairs, aligned, seed, rounding.factor)
         if result is not None:
             found.append(result)
     return found
 
 
 def _judged(
-    name: str, kind: Kind, pairs: Pairs, aligned: Aligned, seed: int
+    name: str, kind: Kind, pairs: Pairs, aligned: Aligned, seed: int, factor: float
 ) -> MetricResult | None:
     kept = np.isin(pairs.twin_curves[name].steps, aligned.steps)
     twins = pairs.twin_curves[name].values[:, kept]
@@ -106,7 +128,7 @@ def _judged(
     def units(values: Array) -> Array:
         return np.asarray(np.log(values) if log else values / scale)
 
-    allowed = _allowed(units(old), units(twins), pairs, _quantum(kind, old) / scale)
+    allowed = _allowed(units(old), units(twins), pairs, _quantum(kind, old) / scale, factor)
     reference = old[pairs.seeds.index(seed)]
     covered = np.isfinite(allowed)
     if not covered.any():
@@ -160,13 +182,14 @@ def _in_words(found: float, wanted: float, width: float, step: int) -> str:
     return f"{found:.7g} at step {step}, recorded {wanted:.7g}, rounding explains ±{width:.2g}"
 
 
-def _allowed(old: Array, twins: Array, pairs: Pairs, quantum: float) -> Array:
+def _allowed(old: Array, twins: Array, pairs: Pairs, quantum: float, factor: float) -> Array:
     """Half the width of the envelope, relative units, (steps,); infinite where it says nothing.
 
     Args:
         old: (runs, steps); twins: (twins, steps); both in relative units.
         pairs: tells of which run each twin is.
         quantum: of a share of samples, else 0; NaN where it is not known.
+        factor: times the distance of the twins.
     """
     originals = old[[pairs.seeds.index(seed) for seed in pairs.twin_seeds]]
     moved = np.abs(twins - originals).max(axis=0)
@@ -174,10 +197,10 @@ def _allowed(old: Array, twins: Array, pairs: Pairs, quantum: float) -> Array:
     reach = math.ceil(LOOK_AHEAD * len(moved))
     envelope = np.maximum.accumulate(moved)
     envelope = envelope[np.minimum(np.arange(len(moved)) + reach, len(moved) - 1)]
-    allowed = SAFETY_FACTOR * envelope + ROUNDING + quantum
+    allowed = factor * envelope + ROUNDING + quantum
     if len(old) > 1:
         spread = float(np.median(old.std(axis=0, ddof=1)))
-        allowed = np.where(SAFETY_FACTOR * envelope > max(spread, ROUNDING), np.inf, allowed)
+        allowed = np.where(factor * envelope > max(spread, ROUNDING), np.inf, allowed)
     return np.where(np.isnan(allowed), np.inf, allowed)
 
 
@@ -197,7 +220,9 @@ def _quantum(kind: Kind, values: Array) -> float:
     return 1.0 / (2 + int(whole.argmax())) if whole.any() else 0.0
 
 
-def joined(comparison: Comparison, matched: Sequence[MetricResult]) -> Comparison:
+def joined(
+    comparison: Comparison, matched: Sequence[MetricResult], rounding: Rounding = SAME_NUMERICS
+) -> Comparison:
     """``comparison`` with the results of the matched check.
 
     A deviation is ``REGRESSED`` where the statistics found nothing, or was in doubt; what the
@@ -209,11 +234,17 @@ def joined(comparison: Comparison, matched: Sequence[MetricResult]) -> Compariso
     out = [one for one in matched if one.verdict is not Verdict.PASS]
     if not out:
         worst = max(matched, key=lambda one: one.ratio or 0.0)
-        note = f"same seed, same numerics: {worst.metric} is {worst.message}"
+        note = f"same seed, {rounding.label}: {worst.metric} is {worst.message}"
         return replace(found, notes=(*found.notes, note))
     first = min(out, key=lambda one: (one.step or 0, -(one.ratio or 0.0)))
-    text = f"same seed, same numerics, and not the same training: {first.metric} is {first.message}"
+    text = (
+        f"same seed, {rounding.label}, and not the same training: {first.metric} is {first.message}"
+    )
     if comparison.verdict not in (Verdict.PASS, Verdict.INCONCLUSIVE):
         return replace(found, notes=(*found.notes, text))
-    fix = "if it is meant, accept new runs with 'evenkeel baseline accept'"
+    meant = "if it is meant" if rounding is SAME_NUMERICS else _MEANT_ELSEWHERE
+    fix = f"{meant}, accept new runs with 'evenkeel baseline accept'"
     return replace(found, verdict=Verdict.REGRESSED, message=f"{text}; {fix}")
+
+
+_MEANT_ELSEWHERE = "if it is meant, or a library draws other random numbers now"

@@ -1,8 +1,8 @@
 """How many planted bugs several ways of judging find, and how often each is wrong. Pure.
 
 Every run is judged by our comparison with a baseline (and confirming runs, where it asks for
-them) with and without the run of the same seed, by hand-typed thresholds, and by one golden curve
-with a tolerance.
+them): with the run of the same seed, as on the baseline's machine and as on another one, and
+without it; by hand-typed thresholds; and by one golden curve with a tolerance.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ from evenkeel.convergence.results import Comparison, MetricResult
 from evenkeel.convergence.statistics import Prior
 from evenkeel.convergence.verdict import Verdict
 
-JUDGES = ("ours", "statistics", "thresholds", "golden", "golden_widened", "golden_same_seed")
+JUDGES = (
+    "ours",
+    "elsewhere",
+    "statistics",
+    "thresholds",
+    "golden",
+    "golden_widened",
+    "golden_same_seed",
+)
 _OPEN = (Verdict.PASS, Verdict.INCONCLUSIVE)
 
 
@@ -68,7 +76,8 @@ class Judged:
         verdict: ours.
         reason: in words.
         num_runs: that ours looked at.
-        by_statistics: verdict without the run of the same seed, as on another machine.
+        elsewhere: verdict as on another machine than the baseline's.
+        by_statistics: verdict without the run of the same seed.
         by_thresholds: whether they fail.
         deviation: largest relative distance from the golden curve.
         ratio: largest deviation from the run of the same seed over what rounding explains; None
@@ -82,6 +91,7 @@ class Judged:
     verdict: Verdict
     reason: str
     num_runs: int
+    elsewhere: Verdict
     by_statistics: Verdict
     by_thresholds: bool
     deviation: float
@@ -105,6 +115,7 @@ class Alarms:
 
     num: int
     ours: int
+    elsewhere: int
     statistics: int
     thresholds: int
     golden: int
@@ -133,6 +144,7 @@ class Score:
         """Mutants found by one of ``JUDGES``."""
         tests: dict[str, Callable[[Judged], bool]] = {
             "ours": lambda one: one.found,
+            "elsewhere": lambda one: one.elsewhere not in _OPEN,
             "statistics": lambda one: one.by_statistics not in _OPEN,
             "thresholds": lambda one: one.by_thresholds,
             "golden": lambda one: one.by_golden,
@@ -220,6 +232,7 @@ class _Judge:
                 verdict=Verdict.CRASHED,
                 reason=f"exit status {first.status}",
                 num_runs=1,
+                elsewhere=Verdict.CRASHED,
                 by_statistics=Verdict.CRASHED,
                 by_thresholds=True,
                 deviation=float("inf"),
@@ -227,12 +240,14 @@ class _Judge:
         by_statistics = self.ours(known.curves, runs)
         same_seed = known.same_seed(first)
         found = matched.joined(by_statistics, same_seed)
+        widely = known.same_seed(first, matched.OTHER_NUMERICS)
         return Judged(
             recipe=known.recipe.name,
             mutant=name,
             verdict=found.verdict,
             reason=found.message,
             num_runs=1 if found.verdict is not by_statistics.verdict else found.num_new,
+            elsewhere=matched.joined(by_statistics, widely).verdict,
             by_statistics=by_statistics.verdict,
             by_thresholds=fails(known.recipe.checks, first.metrics),
             deviation=deviation(golden, first.metrics),
@@ -296,11 +311,13 @@ class _Known:
         )
         return cls(recipe, own, pairs)
 
-    def same_seed(self, run: TrainedRun) -> list[MetricResult]:
+    def same_seed(
+        self, run: TrainedRun, rounding: matched.Rounding = matched.SAME_NUMERICS
+    ) -> list[MetricResult]:
         """What the run of the same seed says; empty where there is none."""
         if not self.pairs.judges(run.seed):
             return []
-        return matched.compare_matched(self.pairs, run.metrics, run.seed)
+        return matched.compare_matched(self.pairs, run.metrics, run.seed, rounding=rounding)
 
 
 def _tolerance(judged: Sequence[Judged]) -> float:
@@ -315,6 +332,7 @@ def _alarms(judged: Sequence[Judged]) -> Alarms:
     return Alarms(
         len(judged),
         sum(one.found for one in judged),
+        sum(one.elsewhere not in _OPEN for one in judged),
         sum(one.by_statistics not in _OPEN for one in judged),
         sum(one.by_thresholds for one in judged),
         sum(one.by_golden for one in judged),
@@ -338,4 +356,4 @@ def _nights(judge: _Judge, recipes: Sequence[RecipeRuns], num_nights: int, seed:
         counts += night
     ours, thresholds, golden_curve = map(int, counts)
     # fresh seeds: the statistics alone decides
-    return Alarms(num_nights if recipes else 0, ours, ours, thresholds, golden_curve)
+    return Alarms(num_nights if recipes else 0, ours, ours, ours, thresholds, golden_curve)

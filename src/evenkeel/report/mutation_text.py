@@ -13,7 +13,8 @@ def table(score: Score) -> str:
     total, large = len(score.mutants), len(score.detectable)
     labels = {
         "ours": "evenkeel",
-        "statistics": "evenkeel on another machine: statistics alone",
+        "elsewhere": "evenkeel, as on another machine than the baseline's",
+        "statistics": "evenkeel without the run of the same seed: statistics alone",
         "thresholds": "hand-typed thresholds",
         "golden": f"one golden curve ± {GOLDEN_TOLERANCE:.0%}",
         "golden_widened": f"one golden curve ± {score.widened_tolerance:.0%}"
@@ -98,6 +99,7 @@ def _one(one: Judged) -> dict[str, Any]:
         "verdict": one.verdict.value,
         "reason": one.reason,
         "num_runs": one.num_runs,
+        "verdict_elsewhere": one.elsewhere.value,
         "verdict_of_statistics": one.by_statistics.value,
         "found": {
             "ours": one.found,

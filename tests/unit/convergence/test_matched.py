@@ -114,10 +114,10 @@ def test_counts_and_diagnostics_must_be_the_same_and_speed_is_not_looked_at() ->
 
 
 def evidence(
-    seed: int, change: Change | None = None, twin: int = 0, cpu: str = "one"
+    seed: int, change: Change | None = None, twin: int = 0, **platform: str | int
 ) -> RunEvidence:
     config = {"seed": seed, "policy": {"numeric_twin": twin}}
-    record = {"config": config, "platform": {**PLATFORM, "cpu": cpu}}
+    record = {"config": config, "platform": {**PLATFORM, **platform}}
     return RunEvidence(f"seed{seed}", loss(seed, change), record)
 
 
@@ -144,7 +144,7 @@ def test_a_small_change_of_the_same_seed_is_regressed_and_the_words_say_how() ->
     ("run", "twins"),
     [
         (evidence(9, from_step(60, 1.002)), True),  # a seed that the baseline does not have
-        (evidence(1, from_step(60, 1.002), cpu="other"), True),
+        (evidence(1, from_step(60, 1.002), device_count=2), True),  # maybe another order of data
         (evidence(1, from_step(60, 1.002)), False),
     ],
 )
@@ -152,6 +152,17 @@ def test_without_a_match_the_statistics_judges_alone(run: RunEvidence, twins: bo
     found = judged(run, twins=twins)
     assert found.verdict in (Verdict.PASS, Verdict.INCONCLUSIVE)
     assert matched.SUMMARY not in {one.summary for one in found.results}
+
+
+@pytest.mark.parametrize("cpu", ["one", "other"])
+def test_another_processor_may_round_ten_times_as_much(cpu: str) -> None:
+    rounds = judged(evidence(1, rounded(3e-6, 30), cpu=cpu))
+    changed = judged(evidence(1, from_step(1, 1.002), cpu=cpu))
+    assert rounds.verdict is (Verdict.REGRESSED if cpu == "one" else Verdict.PASS)
+    assert changed.verdict is Verdict.REGRESSED
+    numerics = "same numerics" if cpu == "one" else "other numerics"
+    assert changed.message.startswith(f"same seed, {numerics}, and not the same training: ")
+    assert ("draws other random numbers" in changed.message) is (cpu == "other")
 
 
 def test_the_same_training_passes_with_a_note_of_how_near_it_was() -> None:

@@ -58,7 +58,9 @@ def test_a_small_bug_is_found_by_the_run_of_the_same_seed() -> None:
     found = score([replace(plain, twins=twins, harmless=harmless)], num_nights=0)
     (mutant,), (change,) = found.mutants, found.harmless
     assert (mutant.verdict, mutant.by_statistics) == (Verdict.REGRESSED, Verdict.PASS)
-    assert (found.found("ours"), found.found("statistics")) == (1, 0)
+    judges = ("ours", "elsewhere", "statistics")
+    assert [found.found(judge) for judge in judges] == [1, 1, 0]
+    assert found.mutants[0].elsewhere is Verdict.REGRESSED
     assert mutant.effect is not None and mutant.effect > 1  # told by seed 2, which is not judged
     assert not change.found and change.ratio is not None and 0 < change.ratio < 1
     assert (found.changes.num, found.changes.ours, found.runs.ours) == (1, 0, 0)
