@@ -19,6 +19,7 @@ from evenkeel.run_paths import SUITES
 
 if TYPE_CHECKING:
     from evenkeel.launch.launch_record import LaunchRecord
+    from evenkeel.launch.profile import Profile
 
 EPILOG = """\
 examples:
@@ -103,6 +104,8 @@ def run(args: argparse.Namespace) -> int:
     flags = _flags(args)
     words, max_minutes = _drivers(args)
     if dry_run_of(flags, os.environ) is DryRun.ESTIMATE:
+        if args.run or args.batch:
+            _profile(args, _root_without_git(words[0].path))  # only whether it can be read
         return print_estimate(words, as_json=args.json)
     return _launch(args, flags, words, max_minutes)
 
@@ -172,11 +175,7 @@ def _request(
     from evenkeel.launch.git_code import toplevel_of
 
     root = toplevel_of(drivers[0].parent)
-    profile = None
-    if named := args.run or args.batch:
-        from evenkeel.launch import profile as profiles
-
-        profile = profiles.load(profiles.find_file(root), named)
+    profile = _profile(args, root)
     preparing = dry_run_of(flags, os.environ) is DryRun.PREPARE
     merged = merge(flags, os.environ, profile, needs_sbatch=not preparing)
     request = LaunchRequest(
@@ -194,6 +193,23 @@ def _request(
         max_gpus_per_node=profile.gpus_per_node if profile else None,
     )
     return request, merged.secret_values
+
+
+def _profile(args: argparse.Namespace, root: Path) -> Profile | None:
+    """The profile that ``--run`` or ``--batch`` names; None where neither is given."""
+    named = args.run or args.batch
+    if not named:
+        return None
+    from evenkeel.launch import profile as profiles
+
+    return profiles.load(profiles.find_file(root), named)
+
+
+def _root_without_git(driver: str) -> Path:
+    """The repository around ``driver``: an estimate starts no process, and needs no git."""
+    above = Path(driver).resolve().parents
+    found = (folder for mark in (".git", SUITES) for folder in above if (folder / mark).exists())
+    return next(found, above[0])
 
 
 def _say(line: str) -> None:

@@ -86,7 +86,7 @@ def load(path: Path, name: str) -> Profile:
         InputError: no such file or profile, TOML that does not parse, an unknown key or a value
             of another type.
     """
-    tables = _read(path)
+    tables = _read(path, name)
     profiles = {key: table for key, table in tables.items() if key not in _NO_PROFILE}
     if name not in profiles:
         known = ", ".join(sorted(profiles)) or "none"
@@ -105,14 +105,16 @@ def load(path: Path, name: str) -> Profile:
     )
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
+def _read(path: Path, wanted: str) -> dict[str, dict[str, Any]]:
     import tomllib  # here, because a dry run without a profile must not pay for it
 
     try:
         value = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
-            "no such file of profiles", path=path, fix="write it; docs/launch.md shows one"
+            f"no such file of profiles, where profile {wanted!r} is asked for",
+            path=path,
+            fix=f"write it with a table [{wanted}], as docs/launch.md shows",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the profiles: {error}", path=path) from error

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from evenkeel.cli.main import main
 
 from .test_plan import driver
@@ -66,17 +68,46 @@ def test_broken_drivers_are_named_and_the_exit_status_says_so(tmp_path: Path) ->
     assert done.stdout.splitlines()[-1] == "[INFO]: Total GPU hours: 8"
 
 
+@pytest.mark.parametrize("flag", ["--run", "--batch"])
+def test_a_dry_run_reads_the_profile_that_it_names(tmp_path: Path, flag: str) -> None:
+    path = driver(suite_tree(tmp_path), "a")
+    dry_run = ("--dry-run", path, flag)
+    missing = call(tmp_path, *dry_run, "my-cluster")
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert "no such file of profiles, where profile 'my-cluster' is asked for" in missing.stderr
+
+    (tmp_path / "env.toml").write_text("[my-cluster]\naccount = 'me'\n[other]\n")
+    mistyped = call(tmp_path, *dry_run, "my-clutser")
+    assert (mistyped.returncode, mistyped.stdout) == (2, "")
+    assert mistyped.stderr == (
+        f"evenkeel: error: {tmp_path}/env.toml: no profile 'my-clutser' (did you mean"
+        " 'my-cluster'?); there are: my-cluster, other\n"
+        "  fix: add a table [my-clutser] with executor, account and partition\n"
+    )
+    named = call(tmp_path, *dry_run, "my-cluster")
+    assert (named.returncode, named.stdout) == (0, call(tmp_path, "--dry-run", path).stdout)
+
+
+def test_a_dry_run_finds_profiles_where_the_launch_will(tmp_path: Path) -> None:
+    path = driver(suite_tree(tmp_path / "training"), "a")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "env.toml").write_text("[mine]\n")
+    assert call(tmp_path, "--dry-run", path, "--run", "mine").returncode == 0
+
+
 def test_a_shadowing_file_in_the_working_directory_is_not_imported(tmp_path: Path) -> None:
     path = driver(suite_tree(tmp_path), "a")
     (tmp_path / "argparse.py").write_text("raise SystemExit('shadowed')")
     assert call(tmp_path, path, DRYRUN="1").returncode == 0
 
 
-def test_an_estimate_loads_nothing_heavy(tmp_path: Path) -> None:
+@pytest.mark.parametrize("profile", [[], ["--run", "mine"]])
+def test_an_estimate_loads_nothing_heavy(tmp_path: Path, profile: list[str]) -> None:
     path = driver(suite_tree(tmp_path), "a")
+    (tmp_path / "env.toml").write_text("[mine]\n")
     code = (
         "import sys; from evenkeel.cli.main import main\n"
-        f"status = main(['launch', '--dry-run', {path!r}])\n"
+        f"status = main(['launch', '--dry-run', {path!r}, *{profile!r}])\n"
         "heavy = {'torch', 'nemo_run', 'numpy', 'rich', 'omegaconf', 'yaml', 'subprocess'}\n"
         "print('LOADED', status, sorted(heavy & set(sys.modules)))"
     )
