@@ -154,6 +154,12 @@ def _judge(args: argparse.Namespace) -> int:
     from evenkeel.report import terminal
 
     paths = RunPaths(args.run_dir.resolve())
+    if not paths.root.is_dir():
+        raise InputError(
+            f"no such folder, so there is no run of {paths.name} to judge",
+            path=paths.root,
+            fix="train it first, which its driver does, or name another folder with --run-dir",
+        )
     damage = _collect(paths)
     root = os.environ.get("PROJECT_ROOT")
     repository = Repository(Path(root)) if root else None
