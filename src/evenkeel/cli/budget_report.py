@@ -16,7 +16,7 @@ from evenkeel.launch import budget as budgets
 from evenkeel.launch.budget import Candidate, Rotation
 from evenkeel.launch.drivers import DriverWord
 from evenkeel.launch.options import snapshots_dir
-from evenkeel.launch.plan import Plan, error_lines, format_hours, plan
+from evenkeel.launch.plan import Plan, error_lines, plan, rounded_hours
 from evenkeel.launch.run_history import PastLaunch, changed_since, read_history, usage_of
 from evenkeel.recipes.suite import Declared
 
@@ -81,8 +81,8 @@ def print_budget(
         print(json.dumps(_rotation_json(rotation, night), indent=2))
     else:
         print(
-            f"night of {night}, one of {args.nights}: {format_hours(rotation.spent)} of"
-            f" {format_hours(minutes)} GPU-hours ({whence})"
+            f"night of {night}, one of {args.nights}: {rounded_hours(rotation.spent)} of"
+            f" {rounded_hours(minutes)} GPU-hours ({whence})"
         )
         for choice in rotation.choices:
             print(choice.explain())
@@ -164,12 +164,14 @@ def _print_fit(
         print(json.dumps(value, indent=2))
         return EXIT_OK if fits else EXIT_FINDING
     verb = "fits" if fits else "does not fit"
-    print(f"{verb}: {format_hours(total)} of {format_hours(minutes)} GPU-hours a night ({whence})")
+    print(
+        f"{verb}: {rounded_hours(total)} of {rounded_hours(minutes)} GPU-hours a night ({whence})"
+    )
     if not fits and nights is not None:
         print(f"every recipe once in {nights} nights does: --nights {nights} shows tonight's share")
     for recipe in found.recipes:
         if (cost := recipe.gpu_minutes or 0) > minutes:
-            print(f"never fits: {recipe.driver} costs {format_hours(cost)} GPU-hours alone")
+            print(f"never fits: {recipe.driver} costs {rounded_hours(cost)} GPU-hours alone")
     return EXIT_OK if fits else EXIT_FINDING
 
 

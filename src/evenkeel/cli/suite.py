@@ -13,7 +13,7 @@ from typing import Any
 
 from evenkeel.convergence.verdict import Verdict
 from evenkeel.errors import EXIT_FINDING, EXIT_OK, InputError, did_you_mean
-from evenkeel.launch.plan import format_hours
+from evenkeel.launch.plan import rounded_hours
 from evenkeel.recipes import config_block, name_exception, suite, vocabulary
 from evenkeel.recipes import name as names
 from evenkeel.recipes.config_block import ConfigBlock
@@ -215,7 +215,7 @@ def _print_suites(found: Sequence[tuple[Listing, list[Row]]], *, as_json: bool) 
         [
             listing.name,
             str(len(rows)),
-            format_hours(_minutes(rows)),
+            rounded_hours(_minutes(rows)),
             _budget(listing),
             _hardware(listing),
             _tally(rows),
@@ -268,7 +268,7 @@ def _print_recipes(rows: Sequence[Row], *, as_json: bool) -> None:
             row.suite,
             row.entry.name,
             f"{row.block.num_nodes}n{row.block.gpus_per_node}g" if row.block else "?",
-            format_hours(row.block.gpu_minutes) if row.block else "?",
+            rounded_hours(row.block.gpu_minutes) if row.block else "?",
             row.verdict or "-",
         ]
         for row in rows
@@ -278,7 +278,7 @@ def _print_recipes(rows: Sequence[Row], *, as_json: bool) -> None:
         if row.error:
             print(f"{row.entry.text}: {row.error}")
     plural = "" if len(rows) == 1 else "s"
-    print(f"{len(rows)} recipe{plural}, {format_hours(_minutes(rows))} GPU-hours")
+    print(f"{len(rows)} recipe{plural}, {rounded_hours(_minutes(rows))} GPU-hours")
 
 
 def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from evenkeel.errors import InputError
-from evenkeel.launch.plan import format_hours
+from evenkeel.launch.plan import rounded_hours
 
 
 class Reason(enum.Enum):
@@ -72,7 +72,7 @@ class Choice:
 
     def explain(self) -> str:
         """One line: what, at what cost, why."""
-        cost = f"{format_hours(self.candidate.gpu_minutes)} GPU-hours"
+        cost = f"{rounded_hours(self.candidate.gpu_minutes)} GPU-hours"
         if self.runs:
             also = [
                 str(reason.value) for reason in _reasons(self.candidate) if reason != self.reason
@@ -188,11 +188,12 @@ def _weight(candidate: Candidate, turn: int, num_nights: int) -> tuple[int, int,
 def _does_not_fit(suite: Sequence[Candidate], budget: int, num_nights: int, dearest: int) -> str:
     total = sum(candidate.gpu_minutes for candidate in suite)
     message = (
-        f"the suite costs {format_hours(total)} GPU-hours, and its dearest share of {num_nights}"
-        f" nights costs {format_hours(dearest)}, above the budget of {format_hours(budget)} a night"
+        f"the suite costs {rounded_hours(total)} GPU-hours, and its dearest share of {num_nights}"
+        f" nights costs {rounded_hours(dearest)}, above the budget of {rounded_hours(budget)}"
+        " a night"
     )
     enough = fewest_nights(suite, budget)
     if enough is None:
         worst = max(suite, key=lambda candidate: (candidate.gpu_minutes, candidate.name))
-        return f"{message}; {worst.name} alone costs {format_hours(worst.gpu_minutes)}"
+        return f"{message}; {worst.name} alone costs {rounded_hours(worst.gpu_minutes)}"
     return f"{message}; {enough} nights would do"

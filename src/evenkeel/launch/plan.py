@@ -123,7 +123,7 @@ def _plan_one(driver: str, path: str, read_block: Callable[[str], ConfigBlock]) 
 
 
 def format_hours(minutes: int) -> str:
-    """GPU-minutes as GPU-hours in decimal: ``20``, ``2.5``, ``6.666666666666667``.
+    """GPU-minutes as GPU-hours, for machines: ``20``, ``2.5``, ``6.666666666666667``.
 
     Exact where the decimals end (they do when 3 divides the minutes), else the nearest double
     in its shortest form, so that a reader gets back what was meant.
@@ -134,6 +134,15 @@ def format_hours(minutes: int) -> str:
     if rest % 3 == 0:
         return f"{whole}.{rest * 100 // 60:02d}".rstrip("0")
     return repr(minutes / 60) if whole < _EXACT_IN_A_DOUBLE else f"{whole}.{rest * 100 // 60:02d}"
+
+
+def rounded_hours(minutes: int) -> str:
+    """GPU-minutes as GPU-hours for people: ``20``, ``2.5``, ``6.67``.
+
+    Two decimals tell any two numbers of minutes apart.
+    """
+    whole, hundredths = divmod((minutes * 10 + 3) // 6, 100)
+    return f"{whole}.{hundredths:02d}".rstrip("0").rstrip(".")
 
 
 def report_lines(recipes: Plan) -> list[str]:

@@ -41,23 +41,29 @@ def lines(text: str) -> list[str]:
     return [" ".join(line.split()) for line in text.splitlines() if line.strip(" ─")]
 
 
-def test_show_lists_recipes_with_exact_hours(
+def test_show_lists_recipes_with_their_hours(
     tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["suite", "show", "nightly", "--root", str(tree)]) == 0
     assert lines(capsys.readouterr().out) == [
         "suite recipe allocation GPU-hours last",
         f"nightly {SMALL} 1n8g 4 PASS",
-        f"nightly {LARGE} 4n8g 10.666666666666666 -",
-        "2 recipes, 14.666666666666666 GPU-hours",
+        f"nightly {LARGE} 4n8g 10.67 -",
+        "2 recipes, 14.67 GPU-hours",
     ]
+
+
+def test_hours_for_machines_are_exact(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for action in ("show", "list"):
+        assert main(["suite", action, "nightly", "--json", "--root", str(tree)]) == 0
+        assert "14.666666666666666" in capsys.readouterr().out
 
 
 def test_list_shows_suites(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["suite", "list", "--root", str(tree)]) == 0
     assert lines(capsys.readouterr().out) == [
         "suite recipes GPU-hours budget a night hardware last",
-        "nightly 2 14.666666666666666 40 8 per node 1 PASS",
+        "nightly 2 14.67 40 8 per node 1 PASS",
     ]
 
 

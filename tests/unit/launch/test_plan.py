@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evenkeel.launch.plan import Plan, error_lines, format_hours, plan, recipe_name, report_lines
+from evenkeel.launch.plan import (
+    Plan,
+    error_lines,
+    format_hours,
+    plan,
+    recipe_name,
+    report_lines,
+    rounded_hours,
+)
 
 BLOCK = """#!/bin/bash
 # ===== BEGIN CONFIG =====
@@ -126,6 +134,22 @@ def test_hours_read_back_as_what_was_meant(minutes: int) -> None:
         assert float(text) == minutes / 60
     else:
         assert abs(Fraction(text) - exact) < Fraction(1, 100)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "text"),
+    [(0, "0"), (1, "0.02"), (59, "0.98"), (60, "1"), (630, "10.5"), (5120, "85.33"),
+     (6 * 10**6, "100000"), (10**30 + 7, "16666666666666666666666666666.78")],
+)  # fmt: skip
+def test_hours_for_people_have_two_decimals(minutes: int, text: str) -> None:
+    assert rounded_hours(minutes) == text
+
+
+@given(st.integers(0, 10**30))
+def test_rounded_hours_tell_minutes_apart(minutes: int) -> None:
+    text = rounded_hours(minutes)
+    assert round(Fraction(text) * 60) == minutes
+    assert abs(Fraction(text) - Fraction(minutes, 60)) <= Fraction(1, 200)
 
 
 def test_names_keep_their_dots() -> None:
