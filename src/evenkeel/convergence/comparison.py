@@ -230,14 +230,14 @@ class _Judge:
         detectable: float,
         p_bad: float,
     ) -> MetricResult:
-        plain = verdict is Verdict.PASS
+        plain, kind = verdict is Verdict.PASS, self.measured.units.kinds[i]
         step = None if plain else self._first_step_out(i, verdict)
         result = MetricResult(
             metric=name,
             summary=items.summary,
             verdict=verdict,
             message="",
-            family=self.measured.units.kinds[i].family,
+            family=kind.family,
             value=float(shown.value[i]),
             low=float(shown.low[i]),
             high=float(shown.high[i]),
@@ -247,9 +247,12 @@ class _Judge:
             p_value=float(p_bad),
             step=step,
             block=self._block_steps(items, i),
-            coarse=bool(detectable > self.measured.units.kinds[i].coarse),
+            coarse=bool(detectable > kind.coarse),
             picture=None if plain and not self.options.picture_all else self.picture(i),
         )
+        # steps to a target are counted, whatever the metric is
+        if kind.has_shares(self.aligned[name].values) and items.summary != "steps_to_target":
+            result = result.of_a_share()
         return result.with_message()
 
     def _block_steps(self, items: Items, i: int) -> tuple[int, int] | None:

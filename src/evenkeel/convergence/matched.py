@@ -112,7 +112,7 @@ def compare_matched(
             continue  # the statistics says so
         result = _judged(name, kind, pairs, aligned, seed, rounding.factor)
         if result is not None:
-            found.append(result)
+            found.append(result.of_a_share() if kind.has_shares(aligned.values) else result)
     return found
 
 

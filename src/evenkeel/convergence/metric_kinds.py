@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 
-from evenkeel.convergence.statistics import Prior
+from evenkeel.convergence.statistics import Array, Prior
 
 
 class Direction(StrEnum):
@@ -50,6 +50,7 @@ class Kind:
         numeric_floor: relative spread that another driver, library or device of the same class
             causes by rounding alone.
         coarse: relative minimum detectable change from which a check is hardly worth running.
+        share: of samples or the like: it lies in [0, 1], unless it is written in per cent.
     """
 
     direction: Direction
@@ -59,12 +60,18 @@ class Kind:
     prior: Prior = _WIDE
     numeric_floor: float = 2e-3
     coarse: float = 0.25
+    share: bool = False
+
+    def has_shares(self, values: Array) -> bool:
+        """Whether these values can be shares: each of them is from 0 to 1."""
+        return self.share and bool(values.min() >= 0 and values.max() <= 1)
 
 
 _LOSS = Kind(Direction.LOWER, weight=4.0, prior=Prior(math.log(0.005), 1.5),
              numeric_floor=4e-4, coarse=0.05)  # fmt: skip
 _QUALITY = Kind(Direction.HIGHER, weight=4.0, positive=False, prior=Prior(math.log(0.02), 1.3),
                 numeric_floor=1e-3, coarse=0.10)  # fmt: skip
+_SHARE = replace(_QUALITY, share=True)
 _EFFORT = Kind(Direction.LOWER, weight=4.0, prior=Prior(math.log(0.04), 1.1),
                numeric_floor=4e-3, coarse=0.20)  # fmt: skip
 _CHANGE = Kind(Direction.BOTH)
@@ -89,8 +96,10 @@ TABLE: tuple[tuple[str, Kind], ...] = (
     (r"mem(ory)?([_\-/ .]|$)|allocated|reserved|gib$|bytes", _MEMORY),
     (r"grad[_\- ]?norm|params?[_\- ]?norm|norm|num[_\- ]?zeros|entropy|(^|[/_])kl", _CHANGE),
     (r"advantage|margin|logit|logp|log_prob|rewards?_(chosen|rejected)", _SIGNED),
-    (r"acc(uracy)?([/_@.\- ]|$)|reward|score|f1|bleu|rouge|pass@|exact_match|win_rate", _QUALITY),
-    (r"mean_average_precision|(^|[/_])m?(ap|auc|iou|mrr|ndcg)($|[/_@])|success|solve", _QUALITY),
+    (r"reward|score|bleu|rouge", _QUALITY),
+    (r"acc(uracy)?([/_@.\- ]|$)|f1|pass@|exact_match|(win|success|solve)_rate", _SHARE),
+    (r"mean_average_precision|(^|[/_])m?(ap|auc|iou|mrr|ndcg)($|[/_@])", _SHARE),
+    (r"success|solve", _QUALITY),
     (r"loss|perplexity|(^|[/_])ppl|nll|cross_entropy|bits_per|bpb|error", _LOSS),
     (r"mse|mae|(^|[/_])[wc]er($|[/_])", _LOSS),
 )  # fmt: skip
@@ -113,5 +122,4 @@ def kind_of(name: str, direction: Direction | None = None) -> Kind:
         return found or _SIGNED
     if found is None:
         return _BY_DIRECTION[direction]
-    return Kind(direction, found.family, found.weight, found.positive, found.prior,
-                found.numeric_floor, found.coarse)  # fmt: skip
+    return replace(found, direction=direction)

@@ -22,6 +22,14 @@ class Picture:
     high: tuple[float, ...]
     value: tuple[float, ...]
 
+    def of_a_share(self) -> Picture:
+        """The same with a band that ends at 0 and 1, see ``MetricResult.of_a_share``."""
+        return replace(
+            self,
+            low=tuple(map(_from_zero, self.low, self.value)),
+            high=tuple(map(_to_one, self.high, self.value)),
+        )
+
 
 @dataclass(frozen=True)
 class MetricResult:
@@ -78,6 +86,20 @@ class MetricResult:
             Family.MEMORY: {Verdict.REGRESSED: "MORE_MEMORY", Verdict.IMPROVED: "LESS_MEMORY"},
         }
         return words[self.family].get(self.verdict, self.verdict.value)
+
+    def of_a_share(self) -> MetricResult:
+        """The same for a value that can only be from 0 to 1: its bounds and band end there, too.
+
+        A value outside its bounds is the alarm as before, also where rounding puts one above 1.
+        """
+        if self.value is None or self.low is None or self.high is None:
+            return self
+        return replace(
+            self,
+            low=_from_zero(self.low, self.value),
+            high=_to_one(self.high, self.value),
+            picture=self.picture and self.picture.of_a_share(),
+        )
 
     def with_message(self) -> MetricResult:
         """The same with its message written from its numbers."""
@@ -216,6 +238,14 @@ class Comparison:
             "asks_for_confirmation": self.asks_for_confirmation,
             "notes": list(self.notes),
         }
+
+
+def _from_zero(low: float, value: float) -> float:
+    return max(low, min(0.0, value))
+
+
+def _to_one(high: float, value: float) -> float:
+    return min(high, max(1.0, value))
 
 
 def _rank(verdict: Verdict) -> int:

@@ -11,6 +11,7 @@ from simulated_runs import Change, loss_curve, run, scale
 from evenkeel.convergence.comparison import Options, compare_runs
 from evenkeel.convergence.error_budget import Budget
 from evenkeel.convergence.metric_kinds import Direction
+from evenkeel.convergence.results import MetricResult
 from evenkeel.convergence.verdict import Verdict
 from evenkeel.metrics.series import Metrics
 
@@ -255,6 +256,46 @@ def test_a_metric_with_few_values_may_stay_at_one() -> None:
     base = [{"validation/accuracy": {step: 0.9 + step % 3 / 100 for step in range(60)}}] * 5
     new = {"validation/accuracy": dict.fromkeys(range(60), 0.92)}
     assert compare_runs(base, [new]).verdict is not Verdict.REGRESSED
+
+
+def scores(name: str, seed: int, level: float) -> Metrics:
+    """A metric that varies by a third of ``level`` around it, and stays in [0, 1]."""
+    noise = np.random.default_rng(seed).uniform(-1, 1, 20)
+    values = np.clip(level * (1 + (noise + noise[0]) / 6), 0, 1)
+    return {name: dict(zip(range(10, 210, 10), values.tolist(), strict=True))}
+
+
+@pytest.mark.parametrize("level", [0.02, 0.5, 0.98])
+@pytest.mark.parametrize("found", [0.01, 0.3, 1.0])
+def test_the_bounds_of_a_share_end_at_0_and_1_and_change_no_verdict(
+    level: float, found: float
+) -> None:
+    def compared(name: str) -> list[MetricResult]:
+        base = [scores(name, seed, level) for seed in range(5)]
+        options = Options(directions={name: Direction.HIGHER}, picture_all=True)
+        return list(compare_runs(base, [scores(name, 77, found)], options).results)
+
+    shares, others = compared("accuracy"), compared("score")
+    assert [one.verdict for one in shares] == [one.verdict for one in others]
+    for share, other in zip(shares, others, strict=True):
+        assert share.value == other.value
+        assert share.minimum_detectable_change == other.minimum_detectable_change
+        if share.summary == "steps_to_target":
+            continue
+        assert share.low is not None and share.high is not None and share.value is not None
+        assert other.low is not None and other.high is not None
+        assert (share.low, share.high) == (max(other.low, 0), min(other.high, 1))
+        inside = other.low <= share.value <= other.high
+        assert (share.low <= share.value <= share.high) is inside
+        assert share.picture is not None
+        assert min(share.picture.low) >= 0 and max(share.picture.high) <= 1
+
+
+def test_an_accuracy_in_per_cent_and_a_reward_keep_their_bounds() -> None:
+    for name, level, new in (("accuracy", 98.0, 99.0), ("train/reward", 0.9, 0.95)):
+        base = [{name: {100: level + seed / 100}} for seed in range(3)]
+        (found,) = compare_runs(base, [{name: {100: new}}]).results
+        assert found.high is not None and found.high > max(new, 1.0)
 
 
 def test_the_contract_of_json() -> None:

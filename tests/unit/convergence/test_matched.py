@@ -99,6 +99,16 @@ def test_a_sample_on_the_edge_may_tip_over_and_two_may_not() -> None:
     assert compare_matched(known, accuracy(0.25, 0.625), 1)[0].verdict is Verdict.REGRESSED
 
 
+def test_what_rounding_explains_of_a_share_ends_at_0_and_1() -> None:
+    runs = [accuracy(0.0, 1.0), accuracy(0.125, 1.0), accuracy(0.25, 0.875)]
+    known = Pairs(curves.of_runs(runs), SEEDS, curves.of_runs([accuracy(0.125, 1.0)]), (2,))
+    (found,) = compare_matched(known, accuracy(0.125, 1.0), 2)
+    assert (found.verdict, found.value) == (Verdict.PASS, 0.125)
+    (found,) = compare_matched(known, accuracy(0.125, 0.75), 2)
+    assert (found.verdict, found.high) == (Verdict.REGRESSED, 1.0)
+    assert found.message == "0.75 at step 100, recorded 1, rounding explains ±0.13"
+
+
 def test_counts_and_diagnostics_must_be_the_same_and_speed_is_not_looked_at() -> None:
     def metrics(tokens: float, seconds: float) -> Metrics:
         series = dict.fromkeys(range(1, 11), tokens)
