@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 examples:
-  evenkeel mutate --list
+  evenkeel mutate --list                               # all mutants
+  evenkeel mutate --list --suite nightly_cpu           # those that can show in its recipes
   evenkeel mutate --resume results                     # the small recipes of tests/mutation
   evenkeel mutate --resume results --judge-only        # judge again what is trained
   evenkeel mutate --suite nightly_cpu --healthy 20
@@ -64,7 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="trainings at a time")
     parser.add_argument("--judge-only", action="store_true", help="train nothing")
     parser.add_argument("--root", type=Path, help="the repository (default: around this folder)")
-    parser.add_argument("--list", action="store_true", help="show the mutants and end")
+    parser.add_argument(
+        "--list",
+        action="store_true",
+        help="show the mutants, of --suite or --recipes where given, and end",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -74,18 +79,14 @@ def run(args: argparse.Namespace) -> int:
 
     root = (args.root or Repository.around(Path.cwd()).root).resolve()
     registry = mutation_plan.registry(root)
-    mutants = mutation_plan.selected(registry.mutants, filter(None, args.mutants.split(",")))
-    registry = replace(registry, mutants=tuple(mutants))
+    asked = [name.strip() for name in args.mutants.split(",") if name.strip()]
+    registry = replace(registry, mutants=tuple(mutation_plan.selected(registry.mutants, asked)))
     if args.list:
-        _print_list(mutants, args.json)
+        _print_list(_listed(args, root, registry.mutants), args.json)
         return EXIT_OK
     if args.baseline_runs < 2 or args.healthy < 1 or args.workers < 1:
         raise InputError("needs --baseline-runs 2 or more, --healthy and --workers 1 or more")
-    if args.suite:
-        recipes = mutation_plan.of_suite(root, args.suite)
-    else:
-        paths = args.recipes or mutation_plan.own_recipes(root)
-        recipes = mutation_plan.of_files(root, paths)
+    recipes = _recipes(args, root)
     if not args.judge_only:
         _train(args, root, recipes, registry)
     found = _score(args, recipes, registry, args.nights)
@@ -94,6 +95,27 @@ def run(args: argparse.Namespace) -> int:
     kept = kept and not found.changes.ours
     complete = found.found("ours", detectable=True) == len(found.detectable)
     return EXIT_OK if kept and complete and found.mutants else EXIT_FINDING
+
+
+def _recipes(args: argparse.Namespace, root: Path) -> list[MutationRecipe]:
+    """Those of ``--suite`` or ``--recipes``, else the small ones beside the mutants."""
+    from evenkeel.launch import mutation_plan
+
+    if args.suite:
+        return mutation_plan.of_suite(root, args.suite)
+    return mutation_plan.of_files(root, args.recipes or mutation_plan.own_recipes(root))
+
+
+def _listed(args: argparse.Namespace, root: Path, mutants: Sequence[Mutant]) -> Sequence[Mutant]:
+    """All, or those whose bug can show in a recipe that is asked for."""
+    from evenkeel.launch import mutation_plan
+
+    if not args.suite and not args.recipes:
+        return mutants
+    recipes = _recipes(args, root)
+    found = [one for one in mutants if mutation_plan.recipe_of(one, recipes)]
+    print(f"{len(found)} of {len(mutants)} mutants can show in these recipes", file=sys.stderr)
+    return found
 
 
 def _train(
