@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evenkeel.cli.command_parser import add_action
 from evenkeel.errors import EXIT_OK, InputError
 from evenkeel.run_paths import Repository
 
@@ -30,11 +31,97 @@ A recipe's baselines are in tests/baselines/{llm,vlm}/<recipe>/<platform>.json.
 """
 
 
+_RECORD = """\
+Make a baseline, either of the recipe NAME, which is trained here with several seeds (its own
+first) and a numeric twin, or with --from of runs that are at hand. Trainings that are finished are
+kept, so an interrupted call goes on where it stopped.
+
+examples:
+  evenkeel baseline record sft-llama-0.9m-1n1g-fsdp2tp1 --runs 5
+  evenkeel baseline record --from m1.json m2.json m3.json --output baseline.json
+  evenkeel baseline record --from runs/a runs/b runs/c --output B.json --without 'timing/*'
+  evenkeel baseline record --from m1.json m2.json --output B.json --direction answer/length=both
+
+Without --output a recipe's file goes to tests/baselines/{llm,vlm}/<recipe>/<platform>.json.
+
+exit status: 0 written, also with warnings; 1 a training did not finish; 2 bad input
+"""
+
+_ADD = """\
+Add runs to those that a baseline has: the more healthy runs it knows, the smaller the changes that
+it shows. They must be of the same configuration.
+
+examples:
+  evenkeel baseline add baseline.json runs/sixth
+  evenkeel baseline add sft-llama-0.9m-1n1g-fsdp2tp1 runs/sixth runs/seventh --reason "more seeds"
+"""
+
+_ACCEPT = """\
+Let runs of a new behaviour that is meant take the place of a baseline's runs. Its settings stay,
+and so does the record of who accepted what, when and why.
+
+examples:
+  evenkeel baseline accept baseline.json runs/a runs/b runs/c --reason "new tokenizer"
+"""
+
+_RETIRE = """\
+Let a baseline judge no more, and keep it: runs that are compared with it are INCOMPARABLE, and say
+why. New runs, by 'evenkeel baseline accept', take it into service again.
+
+examples:
+  evenkeel baseline retire baseline.json --reason "replaced by .v2"
+"""
+
+_SHOW = """\
+Show what a baseline knows: its runs, who accepted them, and of each metric the values that pass,
+the change that would be found in four of five runs, and the runs that it takes to find enough.
+
+examples:
+  evenkeel baseline show baseline.json
+  evenkeel baseline show sft-llama-0.9m-1n1g-fsdp2tp1 --metric train/loss
+  evenkeel baseline show baseline.json --json
+"""
+
+_DIFF = """\
+Show what changed from one baseline to another: provenance, metrics that only one has, and of each
+metric the mean and the change that it would find.
+
+examples:
+  evenkeel baseline diff old.json new.json
+
+exit status: 0 also where they differ; 2 bad input
+"""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One parser per action."""
     parser.epilog = EPILOG
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    record = actions.add_parser("record", help="make a baseline, from runs to train or at hand")
+    record = add_action(actions, "record", "make one, from runs to train or at hand", _RECORD)
+    _add_recording(record)
+    add = add_action(actions, "add", "add runs to one", _ADD)
+    accept = add_action(actions, "accept", "let runs of a new behaviour replace its runs", _ACCEPT)
+    retire = add_action(actions, "retire", "let one judge no more", _RETIRE)
+    show = add_action(actions, "show", "band, noise and minimum detectable change", _SHOW)
+    diff = add_action(actions, "diff", "what changed from one to another", _DIFF)
+    for action in (add, accept, retire, show):
+        action.add_argument("baseline", metavar="BASELINE", help="a file, or a recipe's name")
+    for action in (add, accept):
+        action.add_argument("sources", nargs="+", type=Path, metavar="RUN",
+                            help="metrics files or run directories")  # fmt: skip
+    for action in (record, add, accept, retire):
+        action.add_argument("--reason", default="", help="why, for the reader of the file")
+        action.add_argument("--by", help="who (default: git's user name, else the login)")
+    show.add_argument("--metric", action="append", default=[], metavar="NAME", help="only these")
+    show.add_argument("--json", action="store_true", help="print numbers as JSON")
+    diff.add_argument("before", metavar="BEFORE", help="a file, or a recipe's name")
+    diff.add_argument("after", metavar="AFTER", help="likewise")
+    for action in (record, add, accept, retire, show, diff):
+        action.add_argument("--root", type=Path, metavar="DIR",
+                            help="repository (default: around this folder)")  # fmt: skip
+
+
+def _add_recording(record: argparse.ArgumentParser) -> None:
     record.add_argument("name", nargs="?", metavar="NAME", help="a recipe, whose driver is run")
     record.add_argument(
         "--runs", type=int, default=5, metavar="K", help="seeds, its own first (default 5)"
@@ -54,25 +141,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     record.add_argument("--bit-exact", action="store_true",
                         help="a bit difference on the same numerics is a regression")  # fmt: skip
     record.add_argument("--force", action="store_true", help="replace an existing file")
-    add = actions.add_parser("add", help="add runs to a baseline")
-    accept = actions.add_parser("accept", help="let runs of a new behaviour replace a baseline's")
-    retire = actions.add_parser("retire", help="let a baseline judge no more")
-    show = actions.add_parser("show", help="band, noise and minimum detectable change")
-    diff = actions.add_parser("diff", help="what changed from one baseline to another")
-    for action in (add, accept, retire, show):
-        action.add_argument("baseline", metavar="BASELINE", help="a file, or a recipe's name")
-    for action in (add, accept):
-        action.add_argument("sources", nargs="+", type=Path, metavar="RUN")
-    for action in (record, add, accept, retire):
-        action.add_argument("--reason", default="", help="why, for the reader of the file")
-        action.add_argument("--by", help="who (default: git's user name, else the login)")
-    show.add_argument("--metric", action="append", default=[], metavar="NAME", help="only these")
-    show.add_argument("--json", action="store_true", help="print numbers as JSON")
-    diff.add_argument("before", metavar="BEFORE")
-    diff.add_argument("after", metavar="AFTER")
-    for action in (record, add, accept, retire, show, diff):
-        action.add_argument("--root", type=Path, metavar="DIR",
-                            help="repository (default: around this folder)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from evenkeel.run_paths import Repository, RunPaths
 EPILOG = """\
 examples:
   evenkeel confirm tests/test_suites/llm/NAME           # one confirming run, in NAME.confirm1
-  evenkeel confirm tests/test_suites/llm/NAME --runs 2  and a second one, if it is still in doubt
+  evenkeel confirm tests/test_suites/llm/NAME --runs 2  # and a second one, if it is still in doubt
   evenkeel confirm /results/NAME --driver tests/test_suites/llm/NAME.sh sft.max_num_steps=20
 
 It trains here, like the driver does when it is called by hand. A run that is not in doubt is not

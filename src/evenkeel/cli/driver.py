@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from evenkeel import run_record
+from evenkeel.cli.command_parser import add_action
 from evenkeel.convergence.verdict import Verdict
 from evenkeel.errors import (
     EXIT_FINDING,
@@ -22,14 +23,58 @@ from evenkeel.run_paths import Repository, RunPaths
 
 NOT_REACHED = 9
 
-EPILOG = """\
+_RUN_DIR = "tests/test_suites/llm/sft-llama-0.9m-1n1g-fsdp2tp1"
+_CONFIG = "examples/configs/recipes/llm/sft-llama-0.9m-1n1g-fsdp2tp1.yaml"
+
+EPILOG = f"""\
+The three calls of common.env, for whoever writes drivers of another kind.
+
 examples:
-  evenkeel driver reached --run-dir tests/test_suites/llm/NAME --config NAME.yaml --max-steps 200
-  evenkeel driver judge --run-dir llm/NAME --max-steps 200 'max(data["train/loss"]) < 7'
+  evenkeel driver reached --run-dir {_RUN_DIR} \\
+      --config {_CONFIG} --max-steps 200
+  evenkeel driver judge --run-dir {_RUN_DIR} \\
+      --max-steps 200 'max(data["train/loss"]) < 7'
 
 exit status of 'reached': 9 while there are steps left, else that of the recorded verdict
 exit status of 'train': that of the trainer; 2 or 3 when it could not be started; 130 after Ctrl-C
 exit status of 'judge': that of the verdict
+"""
+
+_REACHED = f"""\
+Say whether a run has nothing left to do: it has come to MAX_STEPS and was judged, or its loss is
+not finite. Results of another configuration than this one are refused.
+
+examples:
+  evenkeel driver reached --run-dir {_RUN_DIR} \\
+      --config {_CONFIG} --max-steps 200
+
+exit status: 9 while there are steps left; else that of the recorded verdict, 0 for PASS and
+             IMPROVED, 1 for any other; 2 bad input, or results of another configuration
+"""
+
+_TRAIN = f"""\
+Start the trainer, on all nodes of the allocation where there is one, and train from the last whole
+checkpoint on: up to STEPS_PER_RUN steps, and no further than MAX_STEPS.
+
+examples:
+  evenkeel driver train --run-dir {_RUN_DIR} \\
+      --config {_CONFIG} \\
+      --script examples/run_sft.py --num-nodes 1 --gpus-per-node 1 --max-steps 200 \\
+      --steps-per-run 200 policy.optimizer.lr=1e-3
+
+exit status: that of the trainer; 2 or 3 when it could not be started; 130 after Ctrl-C
+"""
+
+_JUDGE = f"""\
+Write the metrics.json of a run from its event files, evaluate the checks, compare the run with its
+baseline if it has one, show all of it, and keep the verdict in verdict.json. The checkpoints of a
+run that passed are removed, unless KEEP_CKPTS=1.
+
+examples:
+  evenkeel driver judge --run-dir {_RUN_DIR} \\
+      --max-steps 200 'max(data["train/loss"]) < 7'
+
+exit status: that of the verdict, 0 for PASS and IMPROVED, 1 for any other; 2 bad input
 """
 
 
@@ -37,21 +82,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One parser per question."""
     parser.epilog = EPILOG
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    reached = actions.add_parser("reached", help="whether MAX_STEPS is reached and judged")
-    train = actions.add_parser("train", help="train from the last checkpoint")
-    judge = actions.add_parser("judge", help="collect the metrics, check them, state the verdict")
+    reached = add_action(actions, "reached", "whether MAX_STEPS is reached and judged", _REACHED)
+    train = add_action(actions, "train", "train from the last checkpoint", _TRAIN)
+    judge = add_action(actions, "judge", "collect the metrics, check them, say the verdict", _JUDGE)
     for action in (reached, train, judge):
         # no positional argument but the last list, or argparse would end that list too early
         action.add_argument("--run-dir", type=Path, required=True, help="the driver's results")
-        action.add_argument("--max-steps", type=int, required=True)
+        action.add_argument("--max-steps", type=int, required=True, metavar="N", help="of the run")
     for action in (reached, train):
         action.add_argument("--config", type=Path, required=True, help="the recipe's YAML")
-        action.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+        action.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the recipe")
     train.add_argument("--script", type=Path, required=True, help="the training entry")
-    train.add_argument("--num-nodes", type=int, required=True)
-    train.add_argument("--gpus-per-node", type=int, required=True)
-    train.add_argument("--steps-per-run", type=int, required=True)
-    judge.add_argument("checks", nargs="*", metavar="CHECK")
+    train.add_argument("--num-nodes", type=int, required=True, metavar="N")
+    train.add_argument("--gpus-per-node", type=int, required=True, metavar="N")
+    train.add_argument(
+        "--steps-per-run", type=int, required=True, metavar="N", help="steps of this start, at most"
+    )
+    judge.add_argument("checks", nargs="*", metavar="CHECK", help="as 'evenkeel check' takes them")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
+from evenkeel.cli.command_parser import CommandParser
 from evenkeel.errors import EXIT_INTERRUPTED, EvenkeelError, InputError, did_you_mean
 
 # subcommand → (module below evenkeel.cli, one line of help), in the order in which data flows.
@@ -86,7 +87,7 @@ def _dispatch(arguments: list[str]) -> int:
     top = parser.parse_args(arguments[:1])
     module_name, line = SUBCOMMANDS[top.command]
     subcommand: Subcommand = importlib.import_module(f"evenkeel.cli.{module_name}")
-    sub_parser = argparse.ArgumentParser(
+    sub_parser = CommandParser(
         prog=f"evenkeel {top.command}",
         description=line,
         formatter_class=argparse.RawDescriptionHelpFormatter,

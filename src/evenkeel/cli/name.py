@@ -27,9 +27,14 @@ examples:
   evenkeel name check tests/test_suites/llm/*.sh
   evenkeel name explain vlm_grpo-qwen2.5-vl-3b-instruct-clevr-1n2g-dtensor2tp1.v1
 
+parse    take names apart
+format   write the names whose parts stand in JSON, as parse prints it ('-': on standard input)
+check    say what is wrong with names, and which words the vocabulary lacks: a new word is a note,
+         one that resembles a known word is an error
+explain  say in words what a name claims
+
 A NAME may be the path of a driver or of a recipe. The grammar stands in docs/recipes.md.
-'check' also says which words the vocabulary lacks: a new word is a note, one that resembles a
-known word is an error.
+
 exit status of an illegal name: 1 from check; 2 from parse, format and explain
 """
 
@@ -73,7 +78,7 @@ class _Around:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("action", choices=list(_ACTIONS), help="what to do with the names")
+    parser.add_argument("action", choices=list(_ACTIONS), help="see below")
     parser.add_argument("names", nargs="+", metavar="NAME", help="a name, or the path of a file")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(

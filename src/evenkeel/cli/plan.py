@@ -13,10 +13,10 @@ from evenkeel.run_paths import Repository
 
 EPILOG = """\
 examples:
-  evenkeel plan tests/test_suites/llm/*.sh     # GPU-hours of each driver and in total
-  evenkeel plan --suite nightly --json         # the same of a listing, for machines
-  evenkeel plan --suite nightly --history      # and what past launches used; proposes NUM_MINUTES
-  evenkeel plan --suite nightly --budget 4000  does a night fit, or how many nights does it take
+  evenkeel plan tests/test_suites/llm/*.sh      # GPU-hours of each driver and in total
+  evenkeel plan --suite nightly --json          # the same of a listing, for machines
+  evenkeel plan --suite nightly --history       # and what past launches used; proposes NUM_MINUTES
+  evenkeel plan --suite nightly --budget 4000   # does a night fit, or how many nights does it take
   evenkeel plan --suite nightly --budget 4000 --nights 5
                                                # tonight's share of a rotation of 5 nights, and why
 

@@ -8,18 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evenkeel.cli.command_parser import add_action
 from evenkeel.errors import EXIT_OK, InputError
 from evenkeel.run_paths import Repository
 
 if TYPE_CHECKING:
     from evenkeel.recipes.config import ResolvedRecipe
-
-EPILOG = """\
-examples:
-  evenkeel recipe show sft-llama-0.9m-1n1g-fsdp2tp1
-  evenkeel recipe show sft-llama-0.9m-1n1g-fsdp2tp1 sft.max_num_steps=20 --origin
-  evenkeel recipe show path/to/recipe.yaml --json
-"""
 
 OVERRIDES = """\
 overrides:
@@ -29,21 +23,24 @@ overrides:
   ~key           delete a key: what the schema says by default then holds
 """
 
+SHOW = f"""\
+Print a recipe with everything that it inherits and what overrides make of it, as YAML; with
+--origin each key, its value, and the file and line that said so.
 
-class _IntermixedParser(argparse.ArgumentParser):
-    """Takes overrides before, between and after options."""
+{OVERRIDES}
+examples:
+  evenkeel recipe show sft-llama-0.9m-1n1g-fsdp2tp1
+  evenkeel recipe show sft-llama-0.9m-1n1g-fsdp2tp1 sft.max_num_steps=20 --origin
+  evenkeel recipe show path/to/recipe.yaml --json
+"""
 
-    _inside = False
+EPILOG = """\
+examples:
+  evenkeel recipe show sft-llama-0.9m-1n1g-fsdp2tp1 --origin
+  evenkeel recipe fit sft-llama3.1-8b-1n8g-fsdp2tp2sp --gpu a100-80gb
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
-        """As the base class, with positionals and options in any order."""
-        if self._inside:
-            return super().parse_known_args(args, namespace)
-        self._inside = True
-        try:
-            return self.parse_known_intermixed_args(args, namespace)
-        finally:
-            self._inside = False
+'evenkeel recipe ACTION --help' shows how to override keys, and more examples.
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,16 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from evenkeel.cli import recipe_fit
 
     parser.epilog = EPILOG
-    actions = parser.add_subparsers(
-        dest="action", required=True, metavar="ACTION", parser_class=_IntermixedParser
-    )
-    show = actions.add_parser(
-        "show",
-        help="print the resolved recipe",
-        description="Print a recipe with everything it inherits, as YAML.",
-        epilog=f"{OVERRIDES}\n{EPILOG}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    show = add_action(actions, "show", "print the resolved recipe", SHOW)
     show.add_argument("recipe", metavar="NAME|PATH", help="a recipe's name, or a YAML file")
     show.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="see below")
     show.add_argument("--json", action="store_true", help="print JSON")
@@ -69,14 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     show.add_argument("--root", type=Path, metavar="DIR", help="the repository (default: around .)")
     show.set_defaults(act=_show)
-    recipe_fit.add_arguments(
-        actions.add_parser(
-            "fit",
-            help="say what each GPU will hold, and whether its memory is enough",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        ),
-        OVERRIDES,
+    line = "say what each GPU will hold, and whether its memory is enough"
+    fit = add_action(
+        actions, "fit", line, f"{recipe_fit.ABOUT}\n{OVERRIDES}\n{recipe_fit.EXAMPLES}"
     )
+    recipe_fit.add_arguments(fit)
 
 
 def run(args: argparse.Namespace) -> int:

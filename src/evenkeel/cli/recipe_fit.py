@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from evenkeel.recipes.memory_fit.fit import Fit, Models
     from evenkeel.recipes.memory_fit.mends import Mend
 
-EPILOG = """\
+ABOUT = """\
+Say what each GPU will hold of a recipe while it trains, part by part, and whether a card has so
+much memory; where it has not, say what would make it fit. Nothing is run.
+"""
+
+EXAMPLES = """\
 examples:
   evenkeel recipe fit sft-llama3.1-8b-1n8g-fsdp2tp2sp
   evenkeel recipe fit sft-llama3.1-8b-1n8g-fsdp2tp2sp sft.val_micro_batch_size=4 --gpu a100-80gb
@@ -29,10 +34,8 @@ exit status: 0 all fit, tightly or not; 1 one does not; 2 bad input
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser, overrides: str) -> None:
-    """Declare the options; ``overrides`` explains how to change a recipe."""
-    parser.description = "Say what each GPU will hold of a recipe, without running anything."
-    parser.epilog = f"{overrides}\n{EPILOG}"
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument(
         "items",
         nargs="*",

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from evenkeel.cli.command_parser import add_action
 from evenkeel.errors import EXIT_FINDING, EXIT_OK, InputError, did_you_mean
 from evenkeel.launch import snapshot_care
 from evenkeel.launch.cluster import Cluster
@@ -26,16 +27,49 @@ examples:
 prune never removes a launch with a job that is pending or running, or of which Slurm says nothing.
 """
 
+_LIST = """\
+List every launch of every recipe, newest first: recipe, launch, commit and user. A star marks the
+launch that code_snapshots/<recipe> shows.
+
+examples:
+  evenkeel snapshot list
+  evenkeel snapshot list --json
+"""
+
+_VERIFY = """\
+Prove what snapshots hold: every file is compared with the manifest that was written when the
+snapshot was taken, and the manifest with the commit, where this repository has it.
+
+examples:
+  evenkeel snapshot verify                                 # the newest of every recipe
+  evenkeel snapshot verify sft-llama3.2-1b-1n8g-fsdp2tp1   # the newest of this one
+  evenkeel snapshot verify 20260102T030405-1a2b3c          # all of this launch
+
+exit status: 0 all are as they were taken; 1 one is not; 2 bad input
+"""
+
+_PRUNE = """\
+Remove the launches of all but the newest nights, with their results, and the code that no launch
+needs any more. A launch stays while one of its jobs is pending or running, and while Slurm says
+nothing of it.
+
+examples:
+  evenkeel snapshot prune --keep-nights 14 --dry-run
+  evenkeel snapshot prune --keep-nights 14
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the actions and their options."""
     parser.epilog = EPILOG
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="every launch of every recipe")
-    verify = actions.add_parser("verify", help="compare snapshots with their manifests")
+    listing = add_action(actions, "list", "every launch of every recipe", _LIST)
+    verify = add_action(actions, "verify", "compare snapshots with their manifests", _VERIFY)
     verify.add_argument("what", nargs="*", metavar="RECIPE|LAUNCH", help="default: the newest")
-    prune = actions.add_parser("prune", help="remove the launches of older nights")
-    prune.add_argument("--keep-nights", type=int, required=True, metavar="N")
+    prune = add_action(actions, "prune", "remove the launches of older nights", _PRUNE)
+    prune.add_argument(
+        "--keep-nights", type=int, required=True, metavar="N", help="nights of which all is kept"
+    )
     prune.add_argument("--dry-run", action="store_true", help="say what it would remove")
     for action in (listing, verify, prune):
         action.add_argument("--root", type=Path, default=Path(), help="the repository")

@@ -29,8 +29,12 @@ examples:
   evenkeel suite show nightly release --algo grpo --backend megatron --max-gpu-hours 50
   evenkeel suite show --model llama --json
 
-exit status: 1 where an entry names no file, or a driver cannot be read; what a name lacks is
-'evenkeel lint's to say
+list   one line per suite: recipes, GPU-hours, budget, hardware, and how its recipes last went
+show   one line per recipe, and what all of them cost
+--algo, --backend and the like leave recipes out of both.
+
+exit status: 0 good; 1 an entry names no file, or a driver cannot be read; 2 bad input. What a name
+             lacks is 'evenkeel lint's to say
 """
 
 _UNBOUNDED = 10_000
@@ -74,7 +78,7 @@ class Row:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.epilog = EXAMPLES
-    parser.add_argument("action", choices=["list", "show"], help="suites, or their recipes")
+    parser.add_argument("action", choices=["list", "show"], help="see below")
     parser.add_argument("suites", nargs="*", metavar="NAME", help="suites (default: all)")
     parser.add_argument("--algo", help="only recipes of this algorithm, such as grpo or vlm_grpo")
     parser.add_argument("--backend", help="only recipes whose name states this backend")
