@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from evenkeel.convergence import comparison, matched
-from evenkeel.convergence.baseline import Baseline, as_metrics
+from evenkeel.convergence.baseline import Baseline, as_metrics, dumps
 from evenkeel.convergence.comparison import Options
 from evenkeel.convergence.results import MetricResult
 from evenkeel.report.comparison_text import percent, print_plot
@@ -68,17 +68,19 @@ def print_baseline(baseline: Baseline, name: str, only: Sequence[str] = ()) -> N
 
 
 def print_difference(before: Baseline, after: Baseline) -> None:
-    """Provenance that changed, and the change of every metric both have."""
+    """Provenance and settings that changed, and the change of every metric both have."""
     console = _console()
-    for what, old, new in (
-        ("recipe", before.recipe, after.recipe),
-        ("fingerprint", before.fingerprint, after.fingerprint),
-        ("runs", len(before.runs), len(after.runs)),
-        ("numeric twins", len(before.twins), len(after.twins)),
-        ("platform", dict(before.platform), dict(after.platform)),
-    ):
+    if dumps(before) == dumps(after):
+        console.print("no difference")
+        return
+    old_words, new_words = _words(before), _words(after)
+    for what in dict.fromkeys((*old_words, *new_words)):
+        old, new = old_words.get(what, "-"), new_words.get(what, "-")
         if old != new:
-            console.print(f"{what}: {escape(str(old))} -> {escape(str(new))}")
+            console.print(f"{what}: {escape(old)} -> {escape(new)}", soft_wrap=True)
+    if _values(before) == _values(after):
+        console.print("the same values in all runs")
+        return
     for name in sorted(before.curves.keys() ^ after.curves.keys()):
         side = "before" if name in before.curves else "after"
         console.print(f"{escape(name)}: only {side}")
@@ -98,6 +100,34 @@ def print_difference(before: Baseline, after: Baseline) -> None:
                       percent(old_one.minimum_detectable_change, sign=False),
                       percent(one.minimum_detectable_change, sign=False))  # fmt: skip
     print_table(console, table)
+
+
+def _words(one: Baseline) -> dict[str, str]:
+    """What a baseline is, but for its curves, as a person reads it."""
+    accepted, retired = one.accepted, one.retired
+    found: dict[str, Any] = {
+        "recipe": one.recipe or "-",
+        "fingerprint": one.fingerprint or "-",
+        "runs": len(one.runs),
+        "numeric twins": len(one.twins),
+        "accepted": f"by {accepted.by} on {accepted.date}: {accepted.reason or '-'}",
+        "retired": f"by {retired.by} on {retired.date}: {retired.reason}" if retired else "no",
+        "bit for bit": "yes" if one.bit_exact else "no",
+    }
+    found |= {f"direction of {name}": side for name, side in one.directions.items()}
+    for key, value in one.platform.items():
+        parts = value.items() if isinstance(value, Mapping) else [("", value)]
+        found |= {f"platform {key} {part}".rstrip(): each for part, each in parts}
+    return {what: str(value) for what, value in found.items()}
+
+
+def _values(one: Baseline) -> list[tuple[str, list[int], str]]:
+    """Metric, steps and values of every run and twin; as text, in which NaN is the same as NaN."""
+    return [
+        (name, curve.steps.tolist(), str(curve.values.tolist()))
+        for found in (one.curves, one.twin_curves)
+        for name, curve in sorted(found.items())
+    ]
 
 
 def _results(baseline: Baseline, only: Sequence[str] = ()) -> list[MetricResult]:

@@ -87,7 +87,37 @@ def test_add_show_and_diff(
     assert main(["baseline", "show", str(baseline)]) == 0
     assert "where a run usually is" in capsys.readouterr().out
     assert main(["baseline", "diff", str(before), str(baseline)]) == 0
-    assert "runs: 5 -> 6" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "runs: 5 -> 6" in shown
+    assert "train/loss" in shown
+
+
+def test_a_difference_shows_what_differs_and_nothing_else(
+    baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def difference(other: Path) -> str:
+        capsys.readouterr()
+        assert main(["baseline", "diff", str(baseline), str(other)]) == 0
+        return capsys.readouterr().out
+
+    other = tmp_path / "other.json"
+    other.write_bytes(baseline.read_bytes())
+    assert difference(other) == "no difference\n"
+    assert main(["baseline", "retire", str(other), "--reason", "old", "--by", "me"]) == 0
+    date = json.loads(other.read_text())["retired"]["date"]
+    assert difference(other) == (
+        f"retired: no -> by me on {date}: old\nthe same values in all runs\n"
+    )
+    record = json.loads(baseline.read_text())
+    record["platform"] = {"device": "cpu", "packages": {"torch": "2.14.0"}}
+    record["directions"] = {"train/loss": "both"}
+    other.write_text(json.dumps(record))
+    assert difference(other) == (
+        "direction of train/loss: - -> both\n"
+        "platform device: - -> cpu\n"
+        "platform packages torch: - -> 2.14.0\n"
+        "the same values in all runs\n"
+    )
 
 
 @pytest.mark.parametrize(
