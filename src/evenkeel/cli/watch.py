@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evenkeel.errors import EXIT_FINDING, EXIT_OK, EvenkeelError, InputError
+from evenkeel.errors import EXIT_FINDING, EXIT_OK, EvenkeelError, InputError, did_you_mean
 
 if TYPE_CHECKING:
     from evenkeel.cli.second_look import SecondLook
@@ -101,13 +101,25 @@ def find_launch(launch: str | None, root: Path | None, snapshot_dir: str | None)
         return read_record(Path(launch).absolute())
     base = root or Repository.around(Path.cwd()).root
     folder = snapshots_dir(base, snapshot_dir, os.environ).absolute() / LAUNCHES
-    if launch:
-        if (folder / launch / "launch.json").is_file():
-            return read_record(folder / launch)
-        raise InputError(f"no launch {launch!r}", path=folder, fix="name one of its folders")
     known = sorted(path.parent for path in folder.glob("[0-9]*/launch.json"))
+    if launch and (folder / launch / "launch.json").is_file():
+        return read_record(folder / launch)
     if not known:
-        raise InputError("nothing was launched yet", path=folder, fix="start with tools/launch")
+        raise InputError(
+            "nothing was launched from this repository yet",
+            path=folder.parent,
+            fix="launch a suite with 'tools/launch --suite nightly --watch', or one recipe with"
+            " 'tools/launch DRIVER'; for launches kept elsewhere pass --root or --snapshot-dir",
+        )
+    if launch:
+        ids = [path.name for path in known]
+        raise InputError(
+            f"no launch {launch!r}{did_you_mean(launch, ids)}; the newest are"
+            f" {', '.join(reversed(ids[-3:]))}",
+            path=folder.parent,
+            fix="name one by its id or folder, none for the newest; 'evenkeel snapshot list' shows"
+            " which recipes each has",
+        )
     return read_record(known[-1])
 
 
