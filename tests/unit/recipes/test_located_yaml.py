@@ -47,12 +47,32 @@ def test_what_yaml_writes_is_read_back(data: object) -> None:
     assert value(yaml.safe_dump({"k": data})) == {"k": data}
 
 
-@given(st.text(max_size=60))
-def test_any_text_is_read_or_refused(text: str) -> None:
+@given(st.text(max_size=60) | st.text("ab01e.:-?[]{},#&*!|>'\"%~< \n\t", max_size=30))
+def test_any_text_is_read_as_yaml_has_it_or_refused_at_its_place(text: str) -> None:
     try:
-        parse(text, "x.yaml")
+        node = parse(text, "x.yaml")
     except InputError as error:
-        assert error.path == "x.yaml"
+        assert (error.path, bool(error.message)) == ("x.yaml", True)
+        assert error.line is None or 1 <= error.line <= text.count("\n") + 2
+        return
+    bare = yaml.load(text, Loader=BARE)  # refuses what is no YAML
+    assert bare is None if node is None else is_read_from(bare, plain(node))
+
+
+BARE = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+"""Takes every scalar for text, and merges nothing."""
+
+
+def is_read_from(bare: object, read: object) -> bool:
+    if isinstance(read, dict):
+        assert isinstance(bare, dict)
+        if "<<" in bare:
+            return bare.keys() - {"<<"} <= read.keys()
+        return read.keys() == bare.keys() and all(is_read_from(bare[k], read[k]) for k in read)
+    if isinstance(read, list):
+        assert isinstance(bare, list)
+        return len(read) == len(bare) and all(map(is_read_from, bare, read))
+    return read == bare if isinstance(read, str) else isinstance(bare, str)
 
 
 @pytest.mark.parametrize(
