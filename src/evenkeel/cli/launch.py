@@ -44,7 +44,7 @@ environment and are written nowhere.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of a launch."""
     parser.epilog = EPILOG
-    parser.add_argument("drivers", nargs="*", metavar="DRIVER", help="driver scripts")
+    parser.add_argument("drivers", nargs="*", metavar="DRIVER", help="scripts, or names of recipes")
     what = parser.add_argument_group("what")
     what.add_argument("--suite", help="the drivers of a listing of tests/test_suites")
     what.add_argument(

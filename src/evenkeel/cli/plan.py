@@ -29,7 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of a plan."""
     parser.epilog = EPILOG
     parser.add_argument(
-        "drivers", nargs="*", metavar="DRIVER", help="driver scripts (default: all of them)"
+        "drivers",
+        nargs="*",
+        metavar="DRIVER",
+        help="driver scripts, or names of recipes (default: all)",
     )
     parser.add_argument("--suite", help="the drivers of a listing of tests/test_suites")
     parser.add_argument("--root", type=Path, help="the repository (default: around you)")

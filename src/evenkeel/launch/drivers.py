@@ -24,21 +24,36 @@ class DriverWord:
 
 
 def find(words: Sequence[str], root: Path | None = None) -> list[DriverWord]:
-    """Each word as a path: below the working directory, else below ``root`` or its suites.
+    """Each word as a path: below the working directory, else below the repository or its suites.
 
     A word without a folder is the name of a recipe, with or without ``.sh``. A word that is
     nothing of all this keeps its own path, so that whoever reads it says what is missing.
+
+    Args:
+        words: as they were typed.
+        root: the repository; None: the one around the working directory, looked for only where
+            a word is no path from there.
     """
     by_name: dict[str, list[Path]] | None = None
     found = []
     for word in words:
         path = _path(word, root)
+        if path is None:
+            root = root or _root_around()
+            path = _path(word, root)
         if path is None and root is not None and "/" not in word:
             by_name = Repository(root).drivers_by_name() if by_name is None else by_name
             named = by_name.get(word.removesuffix(".sh"), [])
             path = str(named[0]) if len(named) == 1 else None
         found.append(DriverWord(word, word if path is None else path))
     return found
+
+
+def _root_around() -> Path | None:
+    try:
+        return Repository.around(Path.cwd()).root
+    except InputError:
+        return None
 
 
 def _path(word: str, root: Path | None) -> str | None:

@@ -119,6 +119,9 @@ def _plan_one(driver: str, path: str, read_block: Callable[[str], ConfigBlock]) 
     try:
         return RecipePlan(driver, name, shape=shape_of(read_block(path)))
     except InputError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            fix = "name a driver script, or a recipe of the repository around you"
+            error = InputError("there is no such driver", path=path, fix=fix)
         return RecipePlan(driver, name, error=error)
 
 

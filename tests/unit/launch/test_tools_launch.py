@@ -68,6 +68,25 @@ def test_broken_drivers_are_named_and_the_exit_status_says_so(tmp_path: Path) ->
     assert done.stdout.splitlines()[-1] == "[INFO]: Total GPU hours: 8"
 
 
+def test_a_recipe_of_the_repository_around_is_found_by_name(tmp_path: Path) -> None:
+    folder = suite_tree(tmp_path)
+    driver(folder, "sft-a")
+    for cwd in (tmp_path, folder.parent, folder):
+        for word in ("sft-a", "sft-a.sh", "llm/sft-a.sh"):
+            done = call(cwd, "--dry-run", word)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert done.stdout.splitlines()[0] == f"[INFO]: 8 GPUhrs to run {word}"
+    done = call(tmp_path, "--dry-run", "sft-b", "sft-a")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "[ERROR]: sft-b is broken: sft-b: there is no such driver\n"
+        "  fix: name a driver script, or a recipe of the repository around you\n"
+    )
+    assert done.stdout.splitlines()[-1] == "[INFO]: Total GPU hours: 8"
+    outside = call(tmp_path.parent, "--dry-run", "sft-a")
+    assert (outside.returncode, "there is no such driver" in outside.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("flag", ["--run", "--batch"])
 def test_a_dry_run_reads_the_profile_that_it_names(tmp_path: Path, flag: str) -> None:
     path = driver(suite_tree(tmp_path), "a")
