@@ -237,7 +237,9 @@ def _retire(args: argparse.Namespace) -> int:
     from evenkeel.convergence import baseline_files
 
     if not args.reason:
-        raise InputError("retiring a baseline needs a --reason")
+        raise InputError(
+            "retiring a baseline needs a --reason", fix='--reason "what judges instead, and why"'
+        )
     path = baseline_files.find(args.baseline, args.root)
     retired = baseline_files.acceptance(args.by, args.reason)
     files.save(replace(files.load(path), retired=retired), path)

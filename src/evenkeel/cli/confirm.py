@@ -44,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
     kept = judgement.read(paths)
     if kept is None:
         raise InputError(
-            "the run was never judged", path=paths.root, fix="name the directory of a judged run"
+            "the run was never judged" if paths.root.is_dir() else "no such run",
+            path=paths.root,
+            fix="name the directory of a judged run, which has a verdict.json",
         )
     verdict = Verdict(kept["verdict"])
     first = second_look.wanted_confirmation(paths)

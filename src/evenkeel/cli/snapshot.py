@@ -79,13 +79,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do the action; the exit status of the CLI."""
-    root = toplevel_of(args.root)
+    root = _repository(args.root)
     folder = snapshots_dir(root, args.snapshot_dir, os.environ).absolute()
     if args.action == "list":
         return _list(args, folder)
     if args.action == "verify":
         return _verify(args, root, folder)
     return _prune(args, folder)
+
+
+def _repository(around: Path) -> Path:
+    try:
+        return toplevel_of(around)
+    except InputError:
+        raise InputError(
+            "snapshots are kept beside the code they are of, and there is no git repository here",
+            path=around.absolute(),
+            fix="call from inside the repository, or pass --root DIR",
+        ) from None
 
 
 def _list(args: argparse.Namespace, folder: Path) -> int:

@@ -22,6 +22,7 @@ from evenkeel.errors import InputError
 from evenkeel.metrics import series
 
 SCHEMA_VERSION = 1
+_RECORDING = "'evenkeel baseline record --from metrics.json... --output FILE' writes one"
 
 
 @dataclass(frozen=True)
@@ -168,14 +169,12 @@ def load(path: Path) -> Baseline:
             path=path,
             fix="record one: evenkeel baseline record --from RUN... --output FILE",
         ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the baseline: {error}", path=path) from error
+    except OSError as error:
+        raise InputError(f"cannot read the baseline: {error.strerror}", path=path) from error
+    except ValueError as error:
+        raise InputError(f"not a baseline file: {error}", path=path, fix=_RECORDING) from error
     if not isinstance(record, dict) or "metrics" not in record or "runs" not in record:
-        raise InputError(
-            "not a baseline file",
-            path=path,
-            fix="'evenkeel baseline record --from metrics.json... --output FILE' writes one",
-        )
+        raise InputError("not a baseline file", path=path, fix=_RECORDING)
     if record.get("schema_version") != SCHEMA_VERSION:
         raise InputError(
             f"schema_version {record.get('schema_version')!r}; this version reads {SCHEMA_VERSION}",

@@ -39,8 +39,10 @@ def find(given: str, root: Path | None = None) -> Path:
         listed = ", ".join(str(one) for one in found)
         raise InputError(f"{given} has {len(found)} baselines: {listed}", fix="name the file")
     names = sorted({one.parent.name for one in repository.baselines_dir.rglob("*.json")})
+    # a recipe that has none yet is not mistyped
+    hint = "" if given in repository.drivers_by_name() else did_you_mean(given, names)
     raise InputError(
-        f"no baseline of {given!r} below {repository.baselines_dir}{did_you_mean(given, names)}",
+        f"no baseline of {given!r} below {repository.baselines_dir}{hint}",
         fix=f"record one: evenkeel baseline record {given} --runs 5",
     )
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from evenkeel.errors import InputError, MachineError
 from evenkeel.launch.cluster import Cluster
-from evenkeel.launch.launch_record import LaunchRecord, read_record
+from evenkeel.launch.launch_record import RECORD, LaunchRecord, read_record
 from evenkeel.launch.liveness import Liveness, last_run, liveness_of
 from evenkeel.launch.manifest import looks_untouched, read_manifest
 from evenkeel.launch.plan import format_hours, gpu_minutes
 from evenkeel.launch.request import ExecutorKind, Submission
+
+_FIX = "name the folder of a continue.sh, such as code_snapshots/RECIPE"
 
 
 def find(folder: Path) -> tuple[LaunchRecord, Submission]:
@@ -27,8 +29,10 @@ def find(folder: Path) -> tuple[LaunchRecord, Submission]:
         raise InputError(
             "no such folder",
             path=folder,
-            fix="name the folder of a continue.sh, such as code_snapshots/RECIPE",
+            fix=_FIX,
         )
+    if not (folder.parent / RECORD).is_file():
+        raise InputError("not the folder of a launched recipe", path=folder, fix=_FIX)
     record = read_record(folder.parent)
     for recipe in record.recipes:
         if recipe.folder == folder.name:

@@ -128,8 +128,9 @@ def _parents(repository: Repository, name: RecipeName, folder: Path, like: str |
             fix="write it, or name a recipe to start from with --from",
         )
     if model is None:
+        known = [path.stem for path in (configs / "models").glob("*.yaml")]
         raise InputError(
-            f"no file of the model {name.model!r}",
+            f"no file of the model {name.model!r}{did_you_mean(name.model, known)}",
             path=configs / "models",
             fix=f"write models/{name.model}.yaml, or name a recipe to start from with --from",
         )

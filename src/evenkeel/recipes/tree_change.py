@@ -65,8 +65,9 @@ class Change:
         taken = [move.target for move in self.moves if move.target.exists()]
         taken += [write.path for write in self.writes if write.is_new and write.path.exists()]
         if taken:
+            others = f", and so do {', '.join(map(str, taken[1:]))}" if taken[1:] else ""
             raise InputError(
-                f"{len(taken)} file(s) exist already: {', '.join(map(str, taken))}",
+                f"this file exists already{others}",
                 path=taken[0],
                 fix="choose another name, or remove what stands there",
             )

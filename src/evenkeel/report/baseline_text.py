@@ -37,7 +37,9 @@ def numbers(baseline: Baseline, only: Sequence[str] = ()) -> dict[str, Any]:
 def print_baseline(baseline: Baseline, name: str, only: Sequence[str] = ()) -> None:
     """Runs, a table of all metrics, and a plot of the first few."""
     console = _console()
-    console.print(f"{escape(baseline.recipe or name)}: {len(baseline.runs)} runs in {escape(name)}")
+    whose = f"{escape(baseline.recipe)}: " if baseline.recipe else ""
+    num_runs = "1 run" if len(baseline.runs) == 1 else f"{len(baseline.runs)} runs"
+    console.print(f"{whose}{num_runs} in {escape(name)}", soft_wrap=True)
     if baseline.twins:
         console.print(f"numeric twins of {_originals(baseline)}")
     accepted = baseline.accepted

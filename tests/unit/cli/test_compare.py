@@ -204,6 +204,29 @@ def test_a_file_in_the_wrong_place_is_named_for_what_it_is(
         assert words in capsys.readouterr().err
 
 
+def test_a_recipe_without_a_baseline_is_not_taken_for_a_slip(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drivers, kept = tmp_path / "tests/test_suites/llm", tmp_path / "tests/baselines/llm/sft-a-1n8g"
+    drivers.mkdir(parents=True)
+    kept.mkdir(parents=True)
+    (kept / "cpu.json").write_text("{}")
+    (drivers / "sft-b-1n8g.sh").touch()
+    for name, hint in (("sft-b-1n8g", False), ("sft-a-1n8", True)):
+        assert main(["baseline", "show", name, "--root", str(tmp_path)]) == 2
+        told = capsys.readouterr().err
+        assert f"no baseline of '{name}'" in told
+        assert ("did you mean 'sft-a-1n8g'?" in told) is hint
+
+
+def test_one_run_is_counted_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, path = saved(tmp_path / "m.json", {"train/loss": {1: 2.0}}), str(tmp_path / "B.json")
+    assert main(["baseline", "record", "--from", run, "--output", path]) == 0
+    capsys.readouterr()
+    assert main(["baseline", "show", path]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"1 run in {path}"
+
+
 def test_a_value_beyond_all_bounds_fits_its_table(
     baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

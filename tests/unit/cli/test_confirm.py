@@ -165,6 +165,8 @@ def test_a_run_that_was_never_judged_is_refused(
     recipe.trained(recipe.paths.root, 50, IN_DOUBT, 42)
     assert main(["confirm", str(recipe.paths.root)]) == EXIT_INPUT
     assert "the run was never judged" in capsys.readouterr().err
+    assert main(["confirm", str(recipe.paths.root / "none")]) == EXIT_INPUT
+    assert "none: no such run" in capsys.readouterr().err
 
 
 def test_a_driver_that_fails_leaves_the_doubt_and_the_next_call_goes_on(

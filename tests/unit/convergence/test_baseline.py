@@ -84,7 +84,7 @@ def test_seeds_share_a_fingerprint_and_other_changes_do_not() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "cannot read"),
+        ("", "not a baseline file: Expecting value.*\n  fix: 'evenkeel baseline record"),
         ("[]", "not a baseline"),
         ('{"train/loss": {"1": 2}}', "not a baseline"),
         ('{"schema_version": 9, "runs": [], "metrics": {}}', "schema_version 9"),

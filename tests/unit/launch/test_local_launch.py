@@ -102,7 +102,7 @@ def test_continuing_refuses_what_runs_or_is_gone(tree: GitTree) -> None:
     submission.driver_path.unlink()
     with pytest.raises(InputError, match="gone"):
         continuation.next_run(found, submission, Cluster())
-    with pytest.raises(InputError, match="no record of a launch"):
+    with pytest.raises(InputError, match="not the folder of a launched recipe"):
         continuation.find(tree.root)
 
 

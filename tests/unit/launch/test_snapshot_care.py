@@ -147,6 +147,17 @@ def test_the_command_lists_verifies_and_prunes(
     assert f"removed launch {old.launch_id}" in capsys.readouterr().out
 
 
+def test_outside_of_a_repository_it_says_where_to_call_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["snapshot", "list", "--root", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert f"{tmp_path}: snapshots are kept beside the code" in told
+    assert "call from inside the repository, or pass --root DIR" in told
+    assert main(["continue", str(tmp_path)]) == 2
+    assert f"{tmp_path}: not the folder of a launched recipe" in capsys.readouterr().err
+
+
 def test_a_manifest_that_was_changed_too_is_found_out_by_git(
     tree: GitTree, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -99,11 +99,11 @@ def test_a_recipe_like_another_inherits_from_it_and_copies_its_checks(tree: Repo
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([CPU], "exist already"),
+        ([CPU], f"{CPU}.yaml: this file exists already, and so do "),
         (["sft-qwen3-1.7b-8g1n-fsdp2tp2"], "no recipe name"),
         (["sft-qwen3-1.7b-8K"], "states no allocation"),
         (["stf-qwen3-1.7b-1n8g-fsdp2tp2"], "did you mean 'sft'?"),
-        (["sft-qwen9-1.7b-1n8g-fsdp2tp2"], "no file of the model"),
+        (["sft-qwen9-1.7b-1n8g-fsdp2tp2"], "'qwen9-1.7b' (did you mean 'qwen3-1.7b'?)"),
         (["sft-qwen3-1.7b-1n8g-fsdp2tp4", "--suite", "nightli"], "did you mean 'nightly'?"),
         (["sft-qwen3-1.7b-1n8g-fsdp2tp4", "--suite", "disabled"], "parked"),
     ],
@@ -161,7 +161,7 @@ def test_a_rename_to_a_vision_name_moves_to_its_folder(tree: Repository) -> None
     [
         ("sft-lama-0.9m-1n1g-fsdp2tp1", "sft-x-1n1g-tp1", "did you mean"),
         (CPU, CPU, "already"),
-        (CPU, "sft-llama-0.9m-1n2g-fsdp2tp2", "exist already"),
+        (CPU, "sft-llama-0.9m-1n2g-fsdp2tp2", "exists already"),
         (CPU, "sft llama", "no recipe name"),
     ],
 )
