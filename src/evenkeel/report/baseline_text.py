@@ -15,7 +15,7 @@ from evenkeel.convergence.baseline import Baseline, as_metrics, dumps
 from evenkeel.convergence.comparison import Options
 from evenkeel.convergence.results import MetricResult
 from evenkeel.report.comparison_text import percent, print_plot
-from evenkeel.report.terminal import PLAIN_WIDTH, number, print_table
+from evenkeel.report.terminal import PLAIN_WIDTH, number, print_table, print_words
 
 _MAX_PLOTS = 4
 
@@ -39,16 +39,15 @@ def print_baseline(baseline: Baseline, name: str, only: Sequence[str] = ()) -> N
     console = _console()
     whose = f"{escape(baseline.recipe)}: " if baseline.recipe else ""
     num_runs = "1 run" if len(baseline.runs) == 1 else f"{len(baseline.runs)} runs"
-    console.print(f"{whose}{num_runs} in {escape(name)}", soft_wrap=True)
+    print_words(console, f"{whose}{num_runs} in {escape(name)}")
     if baseline.twins:
         console.print(f"numeric twins of {_originals(baseline)}")
     accepted = baseline.accepted
-    console.print(
-        f"accepted by {escape(accepted.by)} on {accepted.date}: {escape(accepted.reason) or '-'}"
-    )
+    by, why = escape(accepted.by), escape(accepted.reason) or "-"
+    print_words(console, f"accepted by {by} on {accepted.date}: {why}")
     if baseline.retired:
-        console.print(f"[bold yellow]retired[/] {baseline.retired.date}: "
-                      f"{escape(baseline.retired.reason)}")  # fmt: skip
+        date, why = baseline.retired.date, escape(baseline.retired.reason)
+        print_words(console, f"[bold yellow]retired[/] {date}: {why}")
     results = _results(baseline, only)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("metric", overflow="fold")
@@ -79,7 +78,7 @@ def print_difference(before: Baseline, after: Baseline) -> None:
     for what in dict.fromkeys((*old_words, *new_words)):
         old, new = old_words.get(what, "-"), new_words.get(what, "-")
         if old != new:
-            console.print(f"{what}: {escape(old)} -> {escape(new)}", soft_wrap=True)
+            print_words(console, f"{what}: {escape(old)} -> {escape(new)}")
     if _values(before) == _values(after):
         console.print("the same values in all runs")
         return

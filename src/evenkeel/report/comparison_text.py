@@ -15,7 +15,7 @@ from evenkeel.convergence import matched
 from evenkeel.convergence.metric_kinds import Family
 from evenkeel.convergence.results import Comparison, MetricResult, Picture
 from evenkeel.convergence.verdict import Verdict
-from evenkeel.report.terminal import PLAIN_WIDTH, number, print_table, verdict_style
+from evenkeel.report.terminal import PLAIN_WIDTH, number, print_table, print_words, verdict_style
 
 _PLOT_ROWS = 9
 _PLOT_COLUMNS = 60
@@ -59,11 +59,11 @@ def render_evidence(console: Console, comparison: Comparison, everything: bool =
             console.print(f"{escape(one.metric)} ({_LEGEND})")
             print_plot(console, one.picture)
     for one in offending:
-        console.print(f"  {escape(one.metric)} {one.summary}: {escape(one.message)}")
+        print_words(console, f"  {escape(one.metric)} {one.summary}: {escape(one.message)}")
     for note in comparison.notes:
-        console.print(f"  note: {escape(note)}")
+        print_words(console, f"  note: {escape(note)}")
     for line in _coarse_lines(comparison):
-        console.print(f"  {escape(line)}")
+        print_words(console, f"  {escape(line)}")
 
 
 def results_table(results: Sequence[MetricResult]) -> Table:
@@ -161,8 +161,8 @@ def plot(picture: Picture, columns: int = _PLOT_COLUMNS, rows: int = _PLOT_ROWS)
 def _render(console: Console, comparison: Comparison, name: str, everything: bool) -> None:
     render_evidence(console, comparison, everything)
     verdict, told = comparison.verdict, escape(comparison.headline)
-    console.print(f"[{verdict_style(verdict)}]{verdict.value}[/] {escape(name)}: {told}")
-    console.print(_promise(comparison))
+    print_words(console, f"[{verdict_style(verdict)}]{verdict.value}[/] {escape(name)}: {told}")
+    print_words(console, _promise(comparison))
 
 
 def _coarse_lines(comparison: Comparison) -> list[str]:

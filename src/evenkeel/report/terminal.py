@@ -71,6 +71,11 @@ def print_table(console: Console, table: Table, *, plain_width: int = PLAIN_WIDT
     console.width = terminal_width
 
 
+def print_words(console: Console, text: str) -> None:
+    """A line of words: terminals break it between two of them, files keep it whole for grep."""
+    console.print(text, soft_wrap=not console.is_terminal)
+
+
 def print_lines(findings: Iterable[tuple[Verdict, str]]) -> None:
     """One line per finding, its verdict first, to standard output."""
     console = Console(highlight=False)
@@ -95,20 +100,19 @@ def _render(console: Console, judgement: Judgement, name: str) -> None:
     for check in judgement.checks:
         # a failed check whose row has numbers needs no words; one that divides by zero does
         if check.outcome is not Outcome.PASSED and check.value is None:
-            console.print(f"  {escape(check.message)}")
+            print_words(console, f"  {escape(check.message)}")
     if judgement.comparison is not None:
         from evenkeel.report.comparison_text import render_evidence
 
         render_evidence(console, judgement.comparison)
     for seam in judgement.seams:
-        console.print(
+        print_words(
+            console,
             f"  {'seam' if seam.decides else 'note: seam'}: {escape(seam.metric)} {seam.kind} at"
-            f" step {seam.step}: {escape(seam.message)}"
+            f" step {seam.step}: {escape(seam.message)}",
         )
-    verdict = judgement.verdict
-    console.print(
-        f"[{verdict_style(verdict)}]{verdict.value}[/] {escape(name)}: {escape(judgement.message)}"
-    )
+    style, verdict = verdict_style(judgement.verdict), judgement.verdict.value
+    print_words(console, f"[{style}]{verdict}[/] {escape(name)}: {escape(judgement.message)}")
 
 
 def _margin(check: CheckResult) -> str:

@@ -235,4 +235,7 @@ def test_a_value_beyond_all_bounds_fits_its_table(
     assert main(["compare", huge, "--baseline", str(baseline)]) == 1
     out = capsys.readouterr().out
     assert "times that of the baseline" in out
-    assert max(map(len, out.splitlines())) <= 120
+    table, plot, words = out.partition("train/loss (o the run")
+    assert plot and max(map(len, table.splitlines())) <= 120
+    last = words.splitlines()[-2]  # a verdict is one line, however long
+    assert last.startswith("REGRESSED ") and len(last) > 120
