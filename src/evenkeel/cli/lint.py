@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--root", type=Path, help="the tree to look at, anyone's; default: the one around here"
     )
     parser.add_argument(
-        "--format", type=Format, choices=list(Format), default=Format.TEXT, help="of the report"
+        "--format", choices=[str(one) for one in Format], default="text", help="of the report"
     )
     parser.add_argument(
         "--fix", action="store_true", help="repair what is certain, report the rest"
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     report = lint(root, paths, selection, base=args.base, jobs=args.jobs)
     if args.fix:
         report = _repair(root, paths, selection, args, report)
-    sys.stdout.write(render(report, args.format))
+    sys.stdout.write(render(report, Format(args.format)))
     return EXIT_FINDING if report.findings else EXIT_OK
 
 

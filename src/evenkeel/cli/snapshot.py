@@ -142,7 +142,7 @@ def _verify(args: argparse.Namespace, root: Path, folder: Path) -> int:
     else:
         for result in results:
             proof = "as committed" if result.commit_known else "commit not in this repository"
-            state = f"{len(result.problems)} differences" if result.problems else "intact"
+            state = _count(len(result.problems), "difference") if result.problems else "intact"
             about = f"{result.num_files} files, commit {result.commit[:12]} ({proof})"
             print(f"{result.tree}: {state}; {about}")
             for problem in result.problems:
@@ -198,13 +198,19 @@ def _prune(args: argparse.Namespace, folder: Path) -> int:
         return EXIT_OK
     verb = "would remove" if args.dry_run else "removed"
     for launch in done.launches:
-        print(f"{verb} launch {launch.launch_id}: {len(launch.recipes)} recipes and their results")
+        recipes = _count(len(launch.recipes), "recipe")
+        print(f"{verb} launch {launch.launch_id}: {recipes} with all results")
     for launch, reason in done.kept:
         print(f"kept launch {launch.launch_id}: its jobs are {reason}")
     for path in done.unreadable:
         print(f"kept {path} and all code: not a launch that this version understands")
-    print(f"{verb} {len(done.launches)} launches and {len(done.trees)} trees of code")
+    num_launches = _count(len(done.launches), "launch", "es")
+    print(f"{verb} {num_launches} and {_count(len(done.trees), 'tree')} of code")
     return EXIT_OK
+
+
+def _count(number: int, word: str, plural: str = "s") -> str:
+    return f"{number} {word}{'' if number == 1 else plural}"
 
 
 def _print_json(value: Any) -> None:

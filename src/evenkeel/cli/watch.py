@@ -93,7 +93,7 @@ def find_launch(launch: str | None, root: Path | None, snapshot_dir: str | None)
     Raises:
         InputError: there is no such launch.
     """
-    from evenkeel.launch.launch_record import LAUNCHES, read_record
+    from evenkeel.launch.launch_record import LAUNCHES, LaunchState, read_record, read_state
     from evenkeel.launch.options import snapshots_dir
     from evenkeel.run_paths import Repository
 
@@ -120,7 +120,9 @@ def find_launch(launch: str | None, root: Path | None, snapshot_dir: str | None)
             fix="name one by its id or folder, none for the newest; 'evenkeel snapshot list' shows"
             " which recipes each has",
         )
-    return read_record(known[-1])
+    # DRYRUN=2 leaves launches without jobs, which must not hide those that have some
+    begun = [path for path in known if read_state(path) is not LaunchState.PREPARED]
+    return read_record((begun or known)[-1])
 
 
 def watch(record: LaunchRecord, args: argparse.Namespace) -> int:

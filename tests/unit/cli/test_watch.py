@@ -8,7 +8,7 @@ import pytest
 
 from evenkeel.cli.main import main
 from evenkeel.cli.watch import find_launch
-from evenkeel.launch.launch_record import LaunchRecord
+from evenkeel.launch.launch_record import LaunchRecord, LaunchState, write_state
 from evenkeel.launch.request import LaunchOptions
 
 IDS = [f"2026010{day}T030405-1a2b3c" for day in range(1, 6)]
@@ -61,3 +61,12 @@ def test_a_launch_is_found_by_id_or_folder_and_the_newest_without(tree: Path) ->
     folders = [launched(tree, launch_id) for launch_id in IDS]
     for launch, place in ((None, -1), (IDS[1], 1), (str(folders[2]), 2)):
         assert find_launch(launch, tree, None).folder == folders[place]
+
+
+def test_a_launch_that_was_only_prepared_does_not_hide_the_newest(tree: Path) -> None:
+    folders = [launched(tree, launch_id) for launch_id in IDS]
+    write_state(folders[0], LaunchState.SUBMITTED)
+    for folder in folders[2:]:
+        write_state(folder, LaunchState.PREPARED)
+    assert find_launch(None, tree, None).folder == folders[1]
+    assert find_launch(IDS[4], tree, None).folder == folders[4]

@@ -144,7 +144,10 @@ def test_the_command_lists_verifies_and_prunes(
     assert "  modified: src/code.py" in capsys.readouterr().out
     assert main(["snapshot", "verify", *root, "nothing"]) == 2
     assert main(["snapshot", "prune", *root, "--keep-nights", "1"]) == 0
-    assert f"removed launch {old.launch_id}" in capsys.readouterr().out
+    assert capsys.readouterr().out == (
+        f"removed launch {old.launch_id}: 1 recipe with all results\n"
+        "removed 1 launch and 1 tree of code\n"
+    )
 
 
 def test_outside_of_a_repository_it_says_where_to_call_from(
