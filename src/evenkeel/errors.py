@@ -73,11 +73,12 @@ class MachineError(EvenkeelError):
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` for the nearest known word, or the empty string.
 
-    Two letters in each other's place are the likelier slip than the other letters that difflib
-    counts as near: ``gpro`` is grpo, not gspo.
+    Two letters in each other's place are a likelier slip than other letters, which is all that
+    difflib sees: ``gpro`` is grpo, not gspo. Capitals are no other letters, either.
     """
     words = list(known)
     swapped = {word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in range(len(word) - 1)}
-    nearest = [one for one in words if one in swapped and one != word]
+    folded = word.casefold()
+    nearest = [one for one in words if one in swapped or one.casefold() == folded]
     nearest = nearest or difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     return f" (did you mean {nearest[0]!r}?)" if nearest else ""

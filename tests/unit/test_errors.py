@@ -15,6 +15,7 @@ from evenkeel.errors import did_you_mean
         ("nigthly", ["nightly", "nightly_cpu"], "nightly"),
         ("lnt", ["lint", "list", "plan"], "lint"),
         ("pt", ["tp", "pp"], "tp"),
+        ("GRPO", ["gspo", "grpo"], "grpo"),
         ("grpo-a-1n8g-fsdp2tp4", ["grpo-a-8n1g-fsdp2tp4", "grpo-a-1n8g-fsdp2tp4sp"],
          "grpo-a-1n8g-fsdp2tp4sp"),
     ],
