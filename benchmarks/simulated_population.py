@@ -4,12 +4,12 @@ Curves: spreads between runs that differ by orders of magnitude from recipe to r
 than a normal's, values that are rounded, and noise along the curve that is correlated.
 
 Times to a target are fitted to what was measured on 535 public configurations with 12,896 repeated
-runs (median coefficient of variation 4 %): how often four customary judges flag a healthy run and
-find one that is slower by 10 or 20 %. Several populations fit about equally well, and differ in what
-the table leaves open: ticks as wide as a configuration's own spread or of any width, exact or with
-some jitter, few configurations with a large spread or a wide law for all. ``TIMES`` has four that
-were found by a random search, and one that is wider than the table says; ``scalars`` draws a fifth
-of the configurations from each.
+runs (median coefficient of variation 4 %): how often customary judges flag a healthy run and find
+one that is slower by 10 or 20 %. Several populations fit about equally well, and differ in what the
+table leaves open: ticks as wide as a configuration's own spread or of any width, exact or with some
+jitter, few configurations with a large spread or a wide law for all. ``TIMES`` has four that were
+found by a random search, and one that is wider than the table says; ``scalars`` draws a fifth of
+the configurations from each.
 """
 
 from __future__ import annotations
