@@ -35,6 +35,7 @@ class BaselineRun:
         seed: of the recipe; None where it is not known.
         commit: of the code.
         date: when the run started, ISO 8601.
+        initial_weights: mean size of the weights before training; None where it is not known.
     """
 
     name: str
@@ -42,6 +43,7 @@ class BaselineRun:
     seed: int | None = None
     commit: str | None = None
     date: str | None = None
+    initial_weights: float | None = None
 
 
 @dataclass(frozen=True)

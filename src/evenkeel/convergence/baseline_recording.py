@@ -82,6 +82,7 @@ def _run(name: str, evidence: RunEvidence) -> BaselineRun:
         seed=evidence.seed,
         commit=(record.get("git") or {}).get("commit"),
         date=attempts[0].get("start"),
+        initial_weights=evidence.initial_weights,
     )
 
 

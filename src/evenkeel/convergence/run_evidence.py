@@ -48,6 +48,12 @@ class RunEvidence:
         return seed if isinstance(seed, int) else None
 
     @property
+    def initial_weights(self) -> float | None:
+        """Mean size of the weights before training; None where it is not known."""
+        size = self.record.get("initial_weights")
+        return size if isinstance(size, float) else None
+
+    @property
     def numeric_twin(self) -> int:
         """``policy.numeric_twin`` of the recipe; 0 where it is no twin, or not known."""
         config = self.record.get("config")

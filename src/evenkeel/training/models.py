@@ -5,6 +5,7 @@ Everything here is about one whole, unsharded model; backends spread it over ran
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,6 +154,24 @@ def build(recipe: Recipe, config: PretrainedConfig) -> PreTrainedModel:
     model.config.use_cache = False
     trained: PreTrainedModel = model.train()
     return trained
+
+
+def mean_weight_size(model: nn.Module) -> float:
+    """Geometric mean over all matrices of the mean size of up to ``_SAMPLED`` entries of each.
+
+    It tells two draws of random weights apart (1e-4 and more), and not two roundings of one (1e-7):
+    whether another processor or library started from the same weights.
+    """
+    logs = []
+    for weight in model.parameters():
+        entries = weight.detach().flatten()
+        size = entries[:: 1 + entries.numel() // _SAMPLED].double().abs().mean().item()
+        if weight.ndim >= 2 and size > 0:
+            logs.append(math.log(size))
+    return math.exp(math.fsum(logs) / max(len(logs), 1))
+
+
+_SAMPLED = 4096
 
 
 def _move_by_rounding(model: nn.Module, policy: Policy) -> None:

@@ -37,7 +37,12 @@ SNAPSHOTS = ".trees"
 beside it."""
 
 
-def record(path: Path, resolved: ResolvedRecipe, device: torch.device) -> None:
+def record(
+    path: Path,
+    resolved: ResolvedRecipe,
+    device: torch.device,
+    initial_weights: float | None = None,
+) -> None:
     """Add the provenance to the record at ``path`` and keep what it holds, attempts above all.
 
     Each start overwrites the last one's provenance. Where that changed something (another commit,
@@ -47,6 +52,7 @@ def record(path: Path, resolved: ResolvedRecipe, device: torch.device) -> None:
         path: ``run.json``.
         resolved: the recipe.
         device: where this rank computes.
+        initial_weights: mean size of the weights before training; None where it is not known.
 
     Raises:
         InputError: the file there is not a run record.
@@ -61,6 +67,7 @@ def record(path: Path, resolved: ResolvedRecipe, device: torch.device) -> None:
         "git": git_state(Path(__file__).parent),
         "packages": package_versions(),
         "platform": platform_of(device),
+        "initial_weights": initial_weights,
     }
     old = run_record.read(path)
     run_record.add(path, new)

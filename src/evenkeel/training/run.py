@@ -144,7 +144,8 @@ def _train(resolved: config.ResolvedRecipe, world: World) -> int:
             with log:
                 start = loop.resume()
                 if world.is_main:
-                    provenance.record(paths.run_json, resolved, world.device)
+                    begins = loop.backend.initial_weights
+                    provenance.record(paths.run_json, resolved, world.device, begins)
                 setup_time_s = seconds_since_process_start()
                 say(f"ready {setup_time_s:.1f} s after start, imports included")
                 log.log({"timing/setup/total_time": setup_time_s}, start + 1)

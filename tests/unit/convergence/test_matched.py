@@ -124,10 +124,13 @@ def test_counts_and_diagnostics_must_be_the_same_and_speed_is_not_looked_at() ->
 
 
 def evidence(
-    seed: int, change: Change | None = None, twin: int = 0, **platform: str | int
+    seed: int, change: Change | None = None, twin: int = 0, **platform: str | float
 ) -> RunEvidence:
     config = {"seed": seed, "policy": {"numeric_twin": twin}}
-    record = {"config": config, "platform": {**PLATFORM, **platform}}
+    weights = float(platform.pop("weights", 0.02 + 1e-9 * twin))
+    record = {
+        "config": config, "platform": {**PLATFORM, **platform}, "initial_weights": weights
+    }  # fmt: skip
     return RunEvidence(f"seed{seed}", loss(seed, change), record)
 
 
@@ -154,7 +157,8 @@ def test_a_small_change_of_the_same_seed_is_regressed_and_the_words_say_how() ->
     ("run", "twins"),
     [
         (evidence(9, from_step(60, 1.002)), True),  # a seed that the baseline does not have
-        (evidence(1, from_step(60, 1.002), device_count=2), True),  # maybe another order of data
+        # other weights are drawn from the seed there
+        (evidence(1, from_step(60, 1.002), cpu="other", weights=0.02002), True),
         (evidence(1, from_step(60, 1.002)), False),
     ],
 )
@@ -164,15 +168,27 @@ def test_without_a_match_the_statistics_judges_alone(run: RunEvidence, twins: bo
     assert matched.SUMMARY not in {one.summary for one in found.results}
 
 
-@pytest.mark.parametrize("cpu", ["one", "other"])
-def test_another_processor_may_round_ten_times_as_much(cpu: str) -> None:
-    rounds = judged(evidence(1, rounded(3e-6, 30), cpu=cpu))
-    changed = judged(evidence(1, from_step(1, 1.002), cpu=cpu))
-    assert rounds.verdict is (Verdict.REGRESSED if cpu == "one" else Verdict.PASS)
+@pytest.mark.parametrize(
+    ("platform", "numerics"),
+    [
+        ({}, "same numerics"),
+        ({"cpu": "other"}, "other numerics"),
+        ({"device_count": 8, "weights": 0.02 + 1e-9}, "other numerics"),
+    ],
+)
+def test_another_processor_may_round_ten_times_as_much(
+    platform: dict[str, str | float], numerics: str
+) -> None:
+    rounds = judged(evidence(1, rounded(3e-6, 30), **platform))
+    changed = judged(evidence(1, from_step(1, 1.002), **platform))
+    assert rounds.verdict is (Verdict.PASS if platform else Verdict.REGRESSED)
     assert changed.verdict is Verdict.REGRESSED
-    numerics = "same numerics" if cpu == "one" else "other numerics"
     assert changed.message.startswith(f"same seed, {numerics}, and not the same training: ")
-    assert ("draws other random numbers" in changed.message) is (cpu == "other")
+
+
+def test_other_weights_on_the_same_numerics_are_a_change_of_the_code() -> None:
+    found = judged(evidence(1, from_step(1, 1.002), weights=0.02002))
+    assert found.verdict is Verdict.REGRESSED
 
 
 def test_the_same_training_passes_with_a_note_of_how_near_it_was() -> None:

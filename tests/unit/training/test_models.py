@@ -37,6 +37,8 @@ def test_weights_depend_on_the_seed_alone() -> None:
     torch.manual_seed(6)
     two = models.build(recipe, architecture).state_dict()
     other = models.build(tiny(seed=2), architecture).state_dict()
+    sizes = [models.mean_weight_size(models.build(tiny(seed), architecture)) for seed in (1, 2)]
+    assert abs(sizes[0] / sizes[1] - 1) > 1e-4
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not torch.equal(one["lm_head.weight"], other["lm_head.weight"])
     assert {value.dtype for value in one.values()} == {torch.float32}
@@ -59,6 +61,10 @@ def test_a_numeric_twin_starts_one_rounding_away(
     loaded = models.build(recipe, architecture).state_dict()
     recipe.policy.numeric_twin = 2
     other = models.build(recipe, architecture).state_dict()
+    size, moved_size = (models.mean_weight_size(models.build(one, architecture))
+                        for one in (tiny(hidden_size=32), recipe))  # fmt: skip
+    assert size == models.mean_weight_size(whole)
+    assert moved_size == pytest.approx(size, rel=unit)
     for name, value in whole.state_dict().items():
         moved = (twin[name] / value - 1).nan_to_num()
         assert moved.abs().max() <= 2 * unit

@@ -91,6 +91,7 @@ class Fsdp2Backend(Backend):
     def _build(self, recipe: Recipe, config: PretrainedConfig) -> PreTrainedModel:
         if self.mesh.size() == 1:
             model = models.build(recipe, config)
+            self.initial_weights = models.mean_weight_size(model)
             vision_model.freeze(model, recipe.policy.vision)
             lora.attach(model, recipe.policy, recipe.seed)
             nn.Module.to(model, self.device)
@@ -98,6 +99,7 @@ class Fsdp2Backend(Backend):
             return model
         whole = models.build(recipe, config) if self._is_main else None
         if whole is not None:
+            self.initial_weights = models.mean_weight_size(whole)
             lora.attach(whole, recipe.policy, recipe.seed)
         model = models.build_on_meta(config)
         vision_model.freeze(model, recipe.policy.vision)

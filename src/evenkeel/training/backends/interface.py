@@ -104,6 +104,8 @@ class Backend(ABC):
 
     device: torch.device
     place: DataParallelPlace
+    initial_weights: float | None = None
+    """``models.mean_weight_size`` before training, on the main rank; None on others."""
 
     @abstractmethod
     def forward_backward(self, micro_batches: Sequence[MicroBatch], loss: MicroBatchLoss) -> Sums:

@@ -79,6 +79,8 @@ class PipelineBackend(Fsdp2Backend):
             parallel.num_layers_in_last_pipeline_stage,
         )
         whole = models.build(recipe, config) if self._is_main else None
+        if whole is not None:
+            self.initial_weights = models.mean_weight_size(whole)
         model = models.build_on_meta(config)
         everything = torch_state.tensors(model)
         pipeline_stage.cut(model, layers[place.index], place)

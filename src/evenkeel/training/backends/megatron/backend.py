@@ -78,8 +78,11 @@ class MegatronBackend(Backend):
         self.place = self._layout.place
         self._hf_config = config
         self.chunks = model_chunks.build(self._architecture, self._layout, policy, world.device)
-        whole = models.build(recipe, config).state_dict() if world.is_main else None
-        precise = weights.spread(whole, self.chunks, config)
+        whole = models.build(recipe, config) if world.is_main else None
+        if whole is not None:
+            self.initial_weights = models.mean_weight_size(whole)
+        state = None if whole is None else whole.state_dict()
+        precise = weights.spread(state, self.chunks, config)
         self._modules = model_chunks.in_precision(self.chunks, self._architecture.config)
         # a model that is never trained needs neither gradients nor moments
         self._precise: list[weights.Named] | None = (
