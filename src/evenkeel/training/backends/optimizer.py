@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from evenkeel.errors import InputError
 from evenkeel.recipes.schema import Optimizer
@@ -36,7 +38,16 @@ def adamw(model: nn.Module, settings: Optimizer) -> torch.optim.AdamW:
         lr=settings.lr,
         betas=(settings.betas[0], settings.betas[1]),
         eps=settings.eps,
+        fused=True if can_fuse(trained) and trained[0].is_cuda else None,
     )
+
+
+def can_fuse(weights: Sequence[Tensor]) -> bool:
+    """Whether one kernel may step all of them: they are plain tensors, or spread over one mesh.
+
+    Without it torch steps the weights of FSDP2 one after the other.
+    """
+    return len({getattr(weight, "device_mesh", None) for weight in weights}) == 1
 
 
 def check_settings(settings: Optimizer) -> None:
