@@ -23,7 +23,7 @@ MAX_LOOKS = 3
 SPENDING = {1: (1.0,), 2: (0.5, 0.6), 3: (0.4, 0.3, 0.6)}
 
 # shares of the summaries of one metric; a summary that does not apply leaves its share to others
-SUMMARY_SHARES = {"final": 0.5, "mean": 0.3, "shape": 0.15, "steps_to_target": 0.05}
+SUMMARY_SHARES = {"final": 0.5, "mean": 0.2, "end": 0.15, "shape": 0.1, "steps_to_target": 0.05}
 # of speed and memory, whose families have budgets of their own
 COST_SHARES = {"median": 0.5, "final": 0.5}
 

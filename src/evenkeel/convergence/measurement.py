@@ -113,6 +113,7 @@ def measure(
         items.append(_steps_to_target(coarse, context))
     sd, df = _block_spread(fine, context)
     if values.shape[2] >= _LEAST_STEPS_FOR_SHAPE:
+        items.append(_end(fine, sd, df, context))
         items.append(_shape(fine, sd, df, context))
         items.append(_median(fine, context))
     return Measured(units, _shared(_by_family(items, kinds)), factor, fine, sd, df)
@@ -219,7 +220,8 @@ def _median(fine: Array, context: _Context) -> Items:
 def _by_family(items: Sequence[Items], kinds: Sequence[Kind]) -> list[Items]:
     """Convergence is told from its whole curve, a cost from its typical step and its end."""
     cost = np.array([kind.family is not Family.CONVERGENCE for kind in kinds])
-    only = {"median": cost, "mean": ~cost, "shape": ~cost, "steps_to_target": ~cost}
+    told = ("mean", "end", "shape", "steps_to_target")
+    only = {"median": cost, **dict.fromkeys(told, ~cost)}
     return [
         replace(one, applies=one.applies & only[one.summary]) if one.summary in only else one
         for one in items
@@ -259,6 +261,12 @@ def _block_spread(fine: Array, context: _Context) -> tuple[Array, Array]:
     smooth = np.maximum(summaries.neighbourhood(variance, reach), 0.5 * variance)
     share = summaries.independent_share(residuals, df)
     return np.sqrt(smooth), df * np.maximum(1.0, 0.5 * share * (2 * reach + 1))
+
+
+def _end(fine: Array, sd: Array, df: Array, context: _Context) -> Items:
+    """The last block alone: what has begun to diverge is still a small part of the final window."""
+    center, difference, _, _ = _means(fine[..., -1], context)
+    return _items("end", center, difference, context.spread(sd[:, -1] ** 2, df), "end")
 
 
 def _shape(fine: Array, sd: Array, df: Array, context: _Context) -> Items:

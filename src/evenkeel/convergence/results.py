@@ -37,7 +37,7 @@ class MetricResult:
 
     Args:
         metric: its name.
-        summary: ``final``, ``mean``, ``steps_to_target``, ``shape``, ``value``, ``exact``,
+        summary: ``final``, ``mean``, ``end``, ``shape``, ``steps_to_target``, ``value``, ``exact``,
             ``matched`` for the run of the same seed, or ``steps`` where the curve is at fault.
         verdict: of this summary alone.
         message: in words.

@@ -44,6 +44,20 @@ def test_faults_are_found(change: Change) -> None:
     assert verdict(run(77, change=change)) is Verdict.REGRESSED
 
 
+def test_what_has_just_begun_to_diverge_is_found_by_the_end_alone() -> None:
+    """Three noisy runs, and the last twentieth of the steps: too little for the final window."""
+
+    def begins(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
+        return values * np.interp(steps, [0.95 * steps[-1], steps[-1]], [1.0, 1.3])
+
+    noisy = {"between": 0.01, "within": 0.05, "num_steps": 100}
+    baseline = [run(seed, **noisy) for seed in range(3)]
+    found = compare_runs(baseline, [run(77, change=begins, **noisy)], Options(Budget(looks=1)))
+    regressed = {one.summary for one in found.results if one.verdict is Verdict.REGRESSED}
+    assert found.verdict is Verdict.REGRESSED
+    assert regressed == {"end"}
+
+
 def test_a_better_run_is_improved() -> None:
     assert verdict(run(77, change=scale(0.9))) is Verdict.IMPROVED
 
