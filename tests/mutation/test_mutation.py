@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from evenkeel.convergence import mutation_score
-from evenkeel.convergence.mutation_score import RecipeRuns, TrainedRun
+from evenkeel.convergence.mutation_judge import RecipeRuns, TrainedRun
 from evenkeel.convergence.verdict import Verdict
 from evenkeel.launch import mutation_plan, mutation_runs
 from evenkeel.launch.mutation_plan import HEALTHY, OWN_SEED, MutationRecipe, PlannedRun

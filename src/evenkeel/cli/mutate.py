@@ -15,7 +15,8 @@ from evenkeel.errors import EXIT_FINDING, EXIT_OK, InputError
 from evenkeel.run_paths import Repository
 
 if TYPE_CHECKING:
-    from evenkeel.convergence.mutation_score import RecipeRuns, Score
+    from evenkeel.convergence.mutation_judge import RecipeRuns
+    from evenkeel.convergence.mutation_score import Score
     from evenkeel.launch.mutation_plan import Mutant, MutationRecipe, Registry
 
 EPILOG = """\
@@ -173,7 +174,7 @@ def collected(
     results: Path, recipes: Sequence[MutationRecipe], num_baseline: int, registry: Registry
 ) -> list[RecipeRuns]:
     """What is kept in a folder of results, by recipe; recipes without any run are left out."""
-    from evenkeel.convergence.mutation_score import RecipeRuns, TrainedRun
+    from evenkeel.convergence.mutation_judge import RecipeRuns, TrainedRun
     from evenkeel.launch import mutation_plan, mutation_runs
     from evenkeel.launch.mutation_plan import HEALTHY
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from evenkeel.convergence.customary_judges import GOLDEN_TOLERANCE
-from evenkeel.convergence.mutation_score import JUDGES, Judged, Score
+from evenkeel.convergence.mutation_judge import Judged
+from evenkeel.convergence.mutation_score import JUDGES, Score
 
 
 def table(score: Score) -> str:

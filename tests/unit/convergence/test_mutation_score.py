@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from evenkeel.convergence.customary_judges import GOLDEN_TOLERANCE, deviation
-from evenkeel.convergence.mutation_score import RecipeRuns, TrainedRun, score
+from evenkeel.convergence.mutation_judge import RecipeRuns, TrainedRun
+from evenkeel.convergence.mutation_score import score
 from evenkeel.convergence.verdict import Verdict
 from evenkeel.report import mutation_text
 
