@@ -2,8 +2,8 @@
 
 ``LaunchRequest`` (the whole call) → plan → snapshot → ``Submission`` (one recipe, ready to run).
 A submission says everything that is needed to run its recipe once more, years later, except the
-values of secrets: those stand in the environment and nowhere else, so a submission may be
-written to disk as it is.
+values of secrets: those stand in the environment and nowhere else, so what it holds may be
+written to disk.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from evenkeel.errors import InputError
 from evenkeel.run_paths import RunPaths
 
 LAUNCH_SCHEMA_VERSION = 1
@@ -167,50 +166,6 @@ class Submission:
         """Where the results land: beside the driver, in a directory of its name."""
         first = RunPaths(self.driver_path.with_suffix(""))
         return first.root if self.look == 1 else first.confirming(self.look - 1).root
-
-    def token(self, run: int) -> str:
-        """The unique name of job number ``run``: what a forgotten submit is found again by."""
-        return f"evenkeel:{self.launch_id}:{self.label}:{run}"
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; paths below the launch's own folders stay absolute."""
-        return {
-            "launch_id": self.launch_id,
-            "name": self.name,
-            "driver": str(self.driver),
-            "tree": str(self.tree),
-            "launch_dir": str(self.launch_dir),
-            "shape": asdict(self.shape),
-            "options": options_to_json(self.options),
-            "commit": self.commit,
-            "runs": self.runs,
-            "first_run": self.first_run,
-            "look": self.look,
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Submission:
-        """The inverse of ``to_json``.
-
-        Raises:
-            InputError: a field is missing or of another type.
-        """
-        try:
-            return cls(
-                launch_id=value["launch_id"],
-                name=value["name"],
-                driver=PurePosixPath(value["driver"]),
-                tree=Path(value["tree"]),
-                launch_dir=Path(value["launch_dir"]),
-                shape=JobShape(**value["shape"]),
-                options=options_from_json(value["options"]),
-                commit=value["commit"],
-                runs=value["runs"],
-                first_run=value["first_run"],
-                look=value.get("look", 1),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"not the record of a submission: {error!r}") from error
 
 
 def options_to_json(options: LaunchOptions) -> dict[str, Any]:

@@ -3,14 +3,13 @@ from __future__ import annotations
 import json
 from pathlib import Path, PurePosixPath
 
-import pytest
-
-from evenkeel.errors import InputError
 from evenkeel.launch.request import (
     ExecutorKind,
     JobShape,
     LaunchOptions,
     Submission,
+    options_from_json,
+    options_to_json,
 )
 
 
@@ -36,23 +35,12 @@ def submission() -> Submission:
     )
 
 
-def test_a_submission_survives_json() -> None:
-    there = json.loads(json.dumps(submission().to_json()))
-    assert Submission.from_json(there) == submission()
+def test_options_survive_json() -> None:
+    options = submission().options
+    assert options_from_json(json.loads(json.dumps(options_to_json(options)))) == options
 
 
 def test_results_lie_beside_the_driver() -> None:
     assert submission().run_dir == Path(
         "/repo/code_snapshots/.trees/x/tests/test_suites/llm/sft-a-1n8g-fsdp2tp1"
     )
-
-
-def test_each_run_has_its_own_token() -> None:
-    assert len({submission().token(run) for run in range(1, 9)}) == 8
-
-
-def test_a_record_without_a_field_is_named() -> None:
-    value = submission().to_json()
-    del value["shape"]
-    with pytest.raises(InputError, match="shape"):
-        Submission.from_json(value)
