@@ -31,9 +31,13 @@ class RunPaths:
         """The recipe's name."""
         return self.root.name
 
+    def beside(self, variant: str) -> RunPaths:
+        """A run of the same code with other arguments; ``variant`` tells which."""
+        return RunPaths(self.root.with_name(f"{self.root.name}.{variant}"))
+
     def confirming(self, number: int) -> RunPaths:
         """A confirming run of the same code with another seed; ``number`` counts from 1."""
-        return RunPaths(self.root.with_name(f"{self.root.name}.confirm{number}"))
+        return self.beside(f"confirm{number}")
 
     @property
     def ckpt_dir(self) -> Path:

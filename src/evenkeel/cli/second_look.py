@@ -180,7 +180,7 @@ def _run(watched: RecipeWatch) -> dict[str, Any]:
     submission = watched.submission
     return {
         "recipe": submission.name,
-        "look": submission.look,
+        "look": confirmation.look_of(submission),
         "run_dir": str(submission.run_dir),
         "arguments": list(submission.options.script_args),
         "job_ids": [record.job_id for record in watched.records],

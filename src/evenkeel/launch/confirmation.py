@@ -7,7 +7,6 @@ the folder of its own, so that whoever picks up a launch finds them again by the
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 
 from evenkeel.launch.intervention import submit_apart
 from evenkeel.launch.plan import gpu_minutes
@@ -34,15 +33,12 @@ def of_submission(submission: Submission, number: int, taken: Collection[int] = 
         number: 1 or 2.
         taken: seeds that were used before.
     """
-    arguments = (*submission.options.script_args, f"seed={seed_of(number, taken)}")
-    return replace(
-        submission,
-        launch_dir=submission.launch_dir / f"confirm{number}",
-        options=replace(submission.options, script_args=arguments),
-        runs=submission.shape.num_runs,
-        first_run=1,
-        look=number + 1,
-    )
+    return submission.beside(f"confirm{number}", [f"seed={seed_of(number, taken)}"])
+
+
+def look_of(confirming: Submission) -> int:
+    """At which look it counts: the second for the first confirming run."""
+    return int(confirming.variant.removeprefix("confirm")) + 1
 
 
 def was_begun(confirming: Submission) -> bool:

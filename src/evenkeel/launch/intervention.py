@@ -68,7 +68,7 @@ class Intervention:
             }
             write_stopped(submission, record.run, reason, message, evidence)
             atomic_file.write_text(RunPaths(submission.run_dir).stop_request, message + "\n")
-            self._say(f"{submission.name}: ending it: {message}; saves {saved:.2f} GPU-hours")
+            self._say(f"{submission.label}: ending it: {message}; saves {saved:.2f} GPU-hours")
             if lost:
                 self.cancel_waiting(submission, rest)
         age_s = time.time() - stopped_path(submission, record.run).stat().st_mtime
@@ -100,9 +100,9 @@ class Intervention:
         try:
             left_out = self._without(submission, suspects) if suspects else []
         except EvenkeelError as error:
-            self._say(f"{submission.name}: no node is left out: {error.message}")
+            self._say(f"{submission.label}: no node is left out: {error.message}")
             left_out = []
-        words = f"{submission.name}: trying again as job {run} of its chain"
+        words = f"{submission.label}: trying again as job {run} of its chain"
         if left_out:
             failed = (f"{node} ({len(suspects[node])} recipes failed on it)" for node in left_out)
             words += f", without node {', '.join(failed)}"
@@ -128,7 +128,7 @@ class Intervention:
 
     def submit_forgotten(self, submission: Submission, record: JobRecord) -> None:
         """The same job again, under a new id; its twin, should it turn up, ends at once."""
-        self._say(f"{submission.name}: Slurm does not know job {record.job_id}: submitting again")
+        self._say(f"{submission.label}: Slurm does not know job {record.job_id}: submitting again")
         self._attempt(partial(_apart, _submit_again, submission, record.run))
 
     def _attempt(self, act: Callable[[], object]) -> None:

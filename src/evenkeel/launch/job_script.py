@@ -141,7 +141,7 @@ def sbatch_options(submission: Submission, run: int) -> dict[str, str | bool]:
     kept = {key: value for key, value in found.items() if value is not None}
     for key, value in kept.items():
         if isinstance(value, str) and re.search(r"[\n\r\0]", value):
-            raise InputError(f"--{key} of {submission.name} spans several lines: {value!r}")
+            raise InputError(f"--{key} of {submission.label} spans several lines: {value!r}")
     return kept
 
 
@@ -178,12 +178,13 @@ def render(header: Sequence[str], submission: Submission, run: int, python: Path
     }
     settings = [f"{name}={shlex.quote(str(value))}" for name, value in values.items()]
     arguments = " ".join(shlex.quote(word) for word in submission.options.script_args)
+    label, launch = _comment(submission.label), _comment(submission.launch_id)
     return "\n".join(
         [
             "#!/bin/bash",
             *header,
             "",
-            f"# Job {run} of {_comment(submission.name)}, launch {_comment(submission.launch_id)}.",
+            f"# Job {run} of {label}, launch {launch}.",
             "# Written by evenkeel; submit it with sbatch, or run it with bash where it lies.",
             *settings,
             f"driver_arguments=({arguments})",
@@ -208,7 +209,7 @@ def _exports(submission: Submission, python: Path) -> list[str]:
         variables["EVENKEEL_CONTAINER"] = options.container
         mounts = (f"{submission.tree}:{submission.tree}", *options.mounts)
         variables["EVENKEEL_MOUNTS"] = ",".join(mounts)
-    if submission.look > 1:
+    if submission.variant:
         variables["EVENKEEL_EXP_DIR"] = str(submission.run_dir)
     variables |= options.variables
     for name in variables:

@@ -237,12 +237,12 @@ def submit_chains(submissions: Sequence[Submission], secrets: Mapping[str, str],
             jobs = submit_chain(submission, submitter, cluster)
         except ClusterUnreachableError as error:
             raise MachineError(
-                f"launch {submission.launch_id} stopped at {submission.name}: {error.message}",
+                f"launch {submission.launch_id} stopped at {submission.label}: {error.message}",
                 fix="call it again (a launch with --resume); nothing is submitted twice",
             ) from error
         ids = [str(job.job_id) for job in jobs if job.state is SubmitState.SUBMITTED]
         if ids:
-            say(f"[INFO]: {submission.name}: {'jobs' if len(ids) > 1 else 'job'} {', '.join(ids)}")
+            say(f"[INFO]: {submission.label}: job{'s' if len(ids) > 1 else ''} {', '.join(ids)}")
         for job in jobs:
             if job.state is SubmitState.REFUSED:
                 status, said = EXIT_MACHINE, str(job.error)
@@ -250,7 +250,7 @@ def submit_chains(submissions: Sequence[Submission], secrets: Mapping[str, str],
                     explained.add(said)
                     header = refusal.header_of(submission, job.run)
                     said = refusal.explain(said, header, os.environ, cluster)
-                say(f"[ERROR]: {submission.name}: sbatch refused run {job.run}: {said}")
+                say(f"[ERROR]: {submission.label}: sbatch refused run {job.run}: {said}")
     return status
 
 

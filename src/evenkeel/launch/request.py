@@ -9,8 +9,8 @@ written to disk.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -135,8 +135,8 @@ class Submission:
         runs: how many jobs to chain; NUM_RUNS on launch, 1 for a continuation.
         first_run: number of the first of them, counted from 1 over the life of the recipe's
             results, so that no token and no output file is used twice.
-        look: 1 for the run of the launch; 2 and 3 for runs that confirm it, whose results lie
-            beside its own.
+        variant: empty for the run of the launch; else which run of the same code with further
+            arguments this is (``confirm1``), whose results lie beside its own.
     """
 
     launch_id: str
@@ -149,12 +149,12 @@ class Submission:
     commit: str
     runs: int
     first_run: int = 1
-    look: int = 1
+    variant: str = ""
 
     @property
     def label(self) -> str:
-        """The recipe, and for a confirming run which one."""
-        return self.name if self.look == 1 else f"{self.name}.confirm{self.look - 1}"
+        """The recipe, and for a run beside its own which one."""
+        return f"{self.name}.{self.variant}" if self.variant else self.name
 
     @property
     def driver_path(self) -> Path:
@@ -164,8 +164,23 @@ class Submission:
     @property
     def run_dir(self) -> Path:
         """Where the results land: beside the driver, in a directory of its name."""
-        first = RunPaths(self.driver_path.with_suffix(""))
-        return first.root if self.look == 1 else first.confirming(self.look - 1).root
+        own = RunPaths(self.driver_path.with_suffix(""))
+        return own.beside(self.variant).root if self.variant else own.root
+
+    def beside(self, variant: str, arguments: Sequence[str] = ()) -> Submission:
+        """A whole run of the same code with further arguments, and a folder of its own for all.
+
+        Whoever picks up the launch finds its jobs again by the names that follow from ``variant``.
+        """
+        script_args = (*self.options.script_args, *arguments)
+        return replace(
+            self,
+            launch_dir=self.launch_dir / variant,
+            options=replace(self.options, script_args=script_args),
+            runs=self.shape.num_runs,
+            first_run=1,
+            variant=variant,
+        )
 
 
 def options_to_json(options: LaunchOptions) -> dict[str, Any]:

@@ -112,7 +112,9 @@ class Watcher:
         """Nodes on which several recipes of the launch failed: node → recipes."""
         return suspect_nodes(
             {
-                recipe.submission.name: [job.outcome for job in recipe.jobs.values() if job.outcome]
+                recipe.submission.label: [
+                    job.outcome for job in recipe.jobs.values() if job.outcome
+                ]
                 for recipe in self.recipes
             }
         )

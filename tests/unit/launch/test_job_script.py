@@ -72,6 +72,18 @@ def test_the_whole_script_reads_as_stored() -> None:
     assert text == STORED.read_text()
 
 
+def test_a_run_beside_the_own_one_says_where_its_results_go() -> None:
+    own, beside = submission(), submission().beside("confirm1", ["seed=2001"])
+    script = render([], beside, 1, Path(sys.executable))
+    assert f"export EVENKEEL_EXP_DIR={shlex.quote(str(beside.run_dir))}\n" in script
+    assert script.count("EVENKEEL_EXP_DIR") == 1
+    assert (
+        "driver_arguments=(sft.max_num_steps=20 'logger.wandb.name=two words' seed=2001)" in script
+    )
+    assert "EVENKEEL_EXP_DIR" not in render([], own, 1, Path(sys.executable))
+    assert job_name(beside, 1) != job_name(own, 1)
+
+
 def test_what_is_not_asked_for_is_not_in_the_header() -> None:
     one = submission(
         options=LaunchOptions(exclude_gres=True, sbatch_options=("--no-requeue",)),

@@ -44,3 +44,14 @@ def test_results_lie_beside_the_driver() -> None:
     assert submission().run_dir == Path(
         "/repo/code_snapshots/.trees/x/tests/test_suites/llm/sft-a-1n8g-fsdp2tp1"
     )
+
+
+def test_a_run_beside_it_has_further_arguments_and_folders_of_its_own() -> None:
+    own = submission()
+    beside = own.beside("seed1001", ["seed=1001"])
+    assert beside.label == "sft-a-1n8g-fsdp2tp1.seed1001"
+    assert beside.run_dir == own.run_dir.with_name("sft-a-1n8g-fsdp2tp1.seed1001")
+    assert beside.launch_dir == own.launch_dir / "seed1001"
+    assert beside.options.script_args == ("a b", "++x='$y'\n", "seed=1001")
+    assert (beside.first_run, beside.runs) == (1, 2)
+    assert (own.label, own.variant) == ("sft-a-1n8g-fsdp2tp1", "")
