@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ MODELS = Path("examples/configs/models")
 SUITES = Path("tests/test_suites")
 BASELINES = Path("tests/baselines")
 SNAPSHOTS = Path("code_snapshots")
+# runs that confirm the one of a driver, and those that are made for a baseline
+_BESIDE = re.compile(r"\.(?:confirm\d|own-seed|seed1\d{3}|twin\d+)")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,17 @@ class RunPaths:
     def confirming(self, number: int) -> RunPaths:
         """A confirming run of the same code with another seed; ``number`` counts from 1."""
         return self.beside(f"confirm{number}")
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether this is not the run of a driver itself, but one beside that."""
+        return _BESIDE.fullmatch(self.root.suffix) is not None
+
+    def all_beside(self) -> list[RunPaths]:
+        """The runs that lie beside this one, sorted; ``<name>.v2`` is another recipe's."""
+        found = self.root.parent.glob(f"{glob.escape(self.name)}.*")
+        runs = [RunPaths(path) for path in sorted(found) if path.stem == self.name]
+        return [run for run in runs if run.is_beside]
 
     @property
     def ckpt_dir(self) -> Path:

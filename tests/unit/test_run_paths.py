@@ -8,7 +8,7 @@ import pytest
 
 from evenkeel.errors import InputError
 from evenkeel.launch import drivers
-from evenkeel.run_paths import SUITES, Repository
+from evenkeel.run_paths import SUITES, Repository, RunPaths
 
 FLAT, DEEP = "sft-a-1n8g-fsdp2tp1", "grpo-b-2n8g-fsdp2tp1"
 
@@ -26,6 +26,19 @@ def repository(tmp_path: Path) -> Repository:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("")
     return Repository(tmp_path)
+
+
+def test_runs_beside_a_run_are_told_from_other_recipes(tmp_path: Path) -> None:
+    own = RunPaths(tmp_path / FLAT)
+    beside = ["confirm2", "own-seed", "seed1001", "twin12"]
+    for name in (FLAT, f"{FLAT}.v2", f"{FLAT}.v2.confirm1", f"{FLAT}.baseline"):
+        (tmp_path / name).mkdir()
+    for variant in beside:
+        own.beside(variant).root.mkdir()
+    assert own.all_beside() == [own.beside(variant) for variant in beside]
+    assert all(run.is_beside for run in own.all_beside())
+    assert own.confirming(2) == own.beside("confirm2")
+    assert not any(run.is_beside for run in (own, own.beside("v2"), own.beside("seed7")))
 
 
 def test_drivers_are_found_however_deep_and_results_hold_none(repository: Repository) -> None:

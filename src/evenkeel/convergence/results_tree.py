@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,9 +13,6 @@ from evenkeel.convergence.verdict import Judgement, with_comparison
 from evenkeel.errors import InputError
 from evenkeel.recipes import config_block, driver_checks
 from evenkeel.run_paths import Repository, RunPaths
-
-# runs that confirm or make up a baseline are part of another judgement
-_EVIDENCE = re.compile(r"\.(baseline/|confirm\d$)")
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ def runs_below(root: Path) -> list[Path]:
         InputError: there is none.
     """
     found = {path.parent for name in ("run.json", "metrics.json") for path in root.rglob(name)}
-    runs = sorted(path for path in found if not _EVIDENCE.search(path.as_posix()))
+    runs = sorted(path for path in found if not _is_evidence(path))
     if not runs:
         raise InputError(
             "no run below this folder" if root.is_dir() else "no such folder",
@@ -53,6 +49,11 @@ def runs_below(root: Path) -> list[Path]:
             fix="name a folder with run directories: each has a metrics.json or a run.json",
         )
     return runs
+
+
+def _is_evidence(run: Path) -> bool:
+    """Runs that confirm another one, or make up a baseline, are part of another judgement."""
+    return RunPaths(run).is_beside or ".baseline/" in run.as_posix()
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:

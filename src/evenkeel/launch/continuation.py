@@ -55,8 +55,8 @@ def next_run(record: LaunchRecord, submission: Submission, cluster: Cluster) -> 
             path=submission.driver_path,
             fix=f"launch {submission.name} anew; its commit was {submission.commit}",
         )
-    state = liveness_of([replace(record, recipes=(record.recipe(submission.name),))], cluster)
-    found = state[submission.launch_dir]
+    alone = replace(record, recipes=(record.recipe(submission.name),))
+    found = liveness_of([alone], cluster, beside=False)[submission.launch_dir]
     if found is Liveness.LIVE:
         raise InputError(
             f"an earlier run of {submission.name} is pending or running, and two must not write"

@@ -31,21 +31,42 @@ def last_run(submission: Submission) -> int:
     return max((int(number) for number in numbers if number.isdecimal()), default=0)
 
 
-def liveness_of(launches: Sequence[LaunchRecord], cluster: Cluster) -> dict[Path, Liveness]:
-    """The state of every recipe of the launches, by its folder; one question for all of them."""
+def liveness_of(
+    launches: Sequence[LaunchRecord], cluster: Cluster, *, beside: bool = True
+) -> dict[Path, Liveness]:
+    """The state of every recipe of the launches, by its folder; one question for all of them.
+
+    Args:
+        launches: whose jobs are asked for.
+        cluster: where they run.
+        beside: the jobs of runs beside the recipe's own count, too: those that confirm it, and
+            those that make up a baseline.
+    """
     known: dict[Path, Liveness] = {}
     jobs: dict[Path, list[JobRecord]] = {}
     for launch in launches:
         being_submitted = _is_locked(launch.folder / "launcher.lock")
         for submission in launch.submissions():
             folder = submission.launch_dir
-            if being_submitted or _is_locked(folder / "submit.lock"):
+            chains = [submission, *(_beside(submission) if beside else ())]
+            locks = (chain.launch_dir / "submit.lock" for chain in chains)
+            if being_submitted or any(map(_is_locked, locks)):
                 known[folder] = Liveness.LIVE
             elif launch.options.executor is ExecutorKind.LOCAL:
                 known[folder] = Liveness.ENDED
             else:
-                jobs[folder] = _jobs(submission)
+                jobs[folder] = [job for chain in chains for job in _jobs(chain)]
     return known | _ask(jobs, cluster)
+
+
+def _beside(submission: Submission) -> list[Submission]:
+    """The runs beside the recipe's own: the folders in its one that do not show the tree."""
+    try:
+        with os.scandir(submission.launch_dir) as found:
+            names = sorted(one.name for one in found if one.is_dir(follow_symlinks=False))
+    except FileNotFoundError:
+        return []
+    return [submission.beside(name) for name in names]
 
 
 def _jobs(submission: Submission) -> list[JobRecord]:

@@ -17,6 +17,7 @@ from evenkeel.launch.manifest import Manifest, differences, read_manifest
 from evenkeel.launch.request import Submission
 from evenkeel.launch.snapshot import point_to
 from evenkeel.launch.tree_store import TREES, TreeStore, remove_tree
+from evenkeel.run_paths import RunPaths
 
 _DOOMED = ".building-doomed-"
 
@@ -84,7 +85,9 @@ def verify(snapshots_dir: Path, repository: Path, tree: str, recipes: Sequence[s
     if not path.is_dir():
         raise InputError("the snapshot is gone", path=path)
     manifest = read_manifest(Path(f"{path}.json"))
-    problems = list(differences(manifest, path, frozenset(recipes)))
+    runs = [RunPaths(path / recipe) for recipe in recipes]
+    results = {one.root.relative_to(path) for run in runs for one in (run, *run.all_beside())}
+    problems = list(differences(manifest, path, frozenset(map(str, results))))
     committed = blobs_of(repository, manifest.commit)
     if committed is not None:
         problems += _against_commit(manifest, committed)

@@ -32,6 +32,7 @@ from evenkeel.errors import EvenkeelError, InputError, MachineError
 from evenkeel.launch import manifest as manifests
 from evenkeel.launch.git_code import EXECUTABLE, SYMLINK, Code, CodeFile, write_files
 from evenkeel.launch.manifest import FileEntry, Manifest, hash_file, looks_untouched
+from evenkeel.run_paths import RunPaths
 
 TREES = ".trees"
 _BUILDING = ".building-"
@@ -121,10 +122,10 @@ class TreeStore:
         return claimed
 
     def release(self, tree: str, driver: PurePosixPath) -> None:
-        """Give up a claim; the driver's results in that tree, confirming ones too, are removed."""
-        results = (self.root / tree / driver).with_suffix("")
-        for folder in (results, *results.parent.glob(f"{results.name}.confirm[0-9]")):
-            remove_tree(folder)
+        """Give up a claim; the driver's results in that tree, and those beside, are removed."""
+        results = RunPaths((self.root / tree / driver).with_suffix(""))
+        for run in (results, *results.all_beside()):
+            remove_tree(run.root)
         (self._claims(self.root / tree) / driver.stem).unlink(missing_ok=True)
 
     def claims(self, tree: Path) -> frozenset[str]:

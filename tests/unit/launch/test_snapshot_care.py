@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from evenkeel.launch.launcher import only_launcher
 from evenkeel.launch.liveness import Liveness, liveness_of
 from evenkeel.launch.request import ExecutorKind, LaunchOptions
 from evenkeel.launch.snapshot_care import launches, prune
+from evenkeel.run_paths import RunPaths
 
 from .conftest import GitTree
 from .test_snapshot import A, B, shown, taken
@@ -41,9 +44,10 @@ def nights(tree: GitTree, *days: int, options: LaunchOptions = LOCAL) -> list[La
 
 def test_old_nights_go_with_their_code_and_results(tree: GitTree) -> None:
     old, new = nights(tree, 1, 2)
-    results = old.submission(A).run_dir
-    results.mkdir()
-    (results / "metrics.json").write_text("{}")
+    results = RunPaths(old.submission(A).run_dir)
+    for run in (results, results.confirming(2), results.beside("own-seed")):
+        run.root.mkdir()
+        run.metrics.write_text("{}")
     store = tree.root / "code_snapshots"
     done = prune(store, 1, NO_SLURM, dry_run=False)
     assert [launch.launch_id for launch in done.launches] == [old.launch_id]
@@ -71,17 +75,23 @@ def test_code_that_a_kept_launch_shares_stays(tree: GitTree) -> None:
     old = dated(taken(tree, A, options=LOCAL).record, 1)
     new = dated(taken(tree, B, options=LOCAL).record, 2)
     assert old.submission(A).tree == new.submission(B).tree
-    old.submission(A).run_dir.mkdir()
+    results = RunPaths(old.submission(A).run_dir)
+    beside = [results.beside(variant) for variant in ("confirm1", "own-seed", "seed1001", "twin1")]
+    other = results.beside("v2")
+    for run in (results, *beside, other):
+        run.root.mkdir()
     prune(tree.root / "code_snapshots", 1, NO_SLURM, dry_run=False)
     assert new.submission(B).driver_path.exists()
-    assert not old.submission(A).run_dir.exists()
+    assert not any(run.root.exists() for run in (results, *beside))
+    assert other.root.exists()
     assert not shown(tree, A).is_symlink()
     # the place of the pruned results is free again
     assert taken(tree, A).record.submission(A).tree == new.submission(B).tree
 
 
-def submitted(record: LaunchRecord) -> None:
-    folder = record.submission(A).launch_dir
+def submitted(record: LaunchRecord, folder: Path | None = None) -> None:
+    folder = folder or record.submission(A).launch_dir
+    folder.mkdir(exist_ok=True)
     value = {
         "schema_version": 1,
         "run": 1,
@@ -104,6 +114,33 @@ def test_a_launch_of_unknown_state_stays(tree: GitTree) -> None:
     assert "unknown" in done.kept[0][1]
     assert old.submission(A).driver_path.exists()
     assert shown(tree, A).resolve() == old.submission(A).launch_dir
+
+
+def test_jobs_of_runs_beside_the_own_one_are_jobs_of_the_launch(tree: GitTree) -> None:
+    confirmed, recorded, _ = nights(tree, 1, 2, 3, options=LaunchOptions())
+    folders = [record.submission(A).launch_dir for record in (confirmed, recorded)]
+    submitted(confirmed, folders[0] / "confirm1")
+    submitted(recorded, folders[1] / "seed1001")
+    asked = [confirmed, recorded]
+    assert liveness_of(asked, NO_SLURM) == dict.fromkeys(folders, Liveness.UNKNOWN)
+    # another job of its own run may write to the results of that one
+    assert liveness_of(asked, NO_SLURM, beside=False) == dict.fromkeys(folders, Liveness.ENDED)
+    done = prune(tree.root / "code_snapshots", 1, NO_SLURM, dry_run=False)
+    assert [launch.launch_id for launch, _ in done.kept] == [
+        recorded.launch_id,
+        confirmed.launch_id,
+    ]
+
+
+def test_a_run_beside_that_is_being_submitted_keeps_its_launch(tree: GitTree) -> None:
+    (record,) = nights(tree, 1)
+    folder = record.submission(A).launch_dir
+    (folder / "twin1").mkdir()
+    handle = os.open(folder / "twin1" / "submit.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    assert liveness_of([record], NO_SLURM) == {folder: Liveness.LIVE}
+    os.close(handle)
+    assert liveness_of([record], NO_SLURM) == {folder: Liveness.ENDED}
 
 
 def test_a_launch_that_is_being_submitted_is_live(tree: GitTree) -> None:
@@ -184,8 +221,9 @@ def test_verify_of_uncommitted_changes_is_intact(tree: GitTree) -> None:
 
 def test_results_and_caches_are_no_difference(tree: GitTree) -> None:
     submission = taken(tree, A).record.submission(A)
-    submission.run_dir.mkdir()
-    (submission.run_dir / "run.log").write_text("x")
+    for run in (RunPaths(submission.run_dir), RunPaths(submission.run_dir).confirming(1)):
+        run.root.mkdir()
+        run.run_log.write_text("x")
     (submission.tree / "src").chmod(0o755)
     (submission.tree / "src" / "__pycache__").mkdir()
     (submission.tree / "src" / "__pycache__" / "code.pyc").write_text("")
