@@ -52,6 +52,33 @@ def test_finished_runs_are_kept_after_a_failure(
     assert calls(driver) == ["own-seed", "seed=1001", "seed=1002", "seed=1002"]
 
 
+SEVERAL_STARTS = """\
+set -eu
+mkdir -p "$EVENKEEL_EXP_DIR"
+cd "$EVENKEEL_EXP_DIR"
+echo start >> calls
+step=$(($(cat step 2>/dev/null || echo 0) + ${STEPS_PER_RUN}))
+echo "$step" > step
+echo '{"train/loss": {"1": 2.5}}' > metrics.json
+echo '{"schema_version": 1, "attempts": [{"exit_status": 0}]}' > run.json
+echo "{\\"verdict\\": \\"INCOMPLETE\\", \\"last_step\\": $step, \\"max_steps\\": 10}" > verdict.json
+exit 1
+"""
+
+
+def test_a_run_of_several_starts_is_trained_to_its_last_step(
+    driver: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    driver.write_text(SEVERAL_STARTS)
+    monkeypatch.setenv("STEPS_PER_RUN", "4")
+    (made,) = baseline_runs.record(driver, 1)
+    assert (made / "calls").read_text() == "start\n" * 3
+    assert "run 1 of 1, own-seed: 2 steps are left\n" in capsys.readouterr().err
+    monkeypatch.setenv("STEPS_PER_RUN", "0")
+    with pytest.raises(EvenkeelError, match="seed1001 ended with status 1"):
+        baseline_runs.record(driver, 2)
+
+
 def test_no_runs_are_refused(driver: Path) -> None:
     with pytest.raises(InputError, match="--runs is 0"):
         baseline_runs.record(driver, 0)
