@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from evenkeel.cli import baseline_record
+from evenkeel.cli.baseline_record import held, say, warn
 from evenkeel.cli.command_parser import add_action
 from evenkeel.errors import EXIT_OK, InputError
-from evenkeel.run_paths import Repository
-
-if TYPE_CHECKING:
-    from evenkeel.convergence.baseline import Baseline
 
 EPILOG = """\
 examples:
@@ -28,23 +23,6 @@ examples:
 
 Where BASELINE is asked for, a file or the name of a recipe of this repository can be given.
 A recipe's baselines are in tests/baselines/{llm,vlm}/<recipe>/<platform>.json.
-"""
-
-
-_RECORD = """\
-Make a baseline, either of the recipe NAME, which is trained here with several seeds (its own
-first) and a numeric twin, or with --from of runs that are at hand. Trainings that are finished are
-kept, so an interrupted call goes on where it stopped.
-
-examples:
-  evenkeel baseline record sft-llama-0.9m-1n1g-fsdp2tp1 --runs 5
-  evenkeel baseline record --from m1.json m2.json m3.json --output baseline.json
-  evenkeel baseline record --from runs/a runs/b runs/c --output B.json --without 'timing/*'
-  evenkeel baseline record --from m1.json m2.json --output B.json --direction answer/length=both
-
-Without --output a recipe's file goes to tests/baselines/{llm,vlm}/<recipe>/<platform>.json.
-
-exit status: 0 written, also with warnings; 1 a training did not finish; 2 bad input
 """
 
 _ADD = """\
@@ -97,8 +75,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One parser per action."""
     parser.epilog = EPILOG
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    record = add_action(actions, "record", "make one, from runs to train or at hand", _RECORD)
-    _add_recording(record)
+    line = "make one, from runs to train or at hand"
+    record = add_action(actions, "record", line, baseline_record.TEXT)
+    baseline_record.add_arguments(record)
     add = add_action(actions, "add", "add runs to one", _ADD)
     accept = add_action(actions, "accept", "let runs of a new behaviour replace its runs", _ACCEPT)
     retire = add_action(actions, "retire", "let one judge no more", _RETIRE)
@@ -121,78 +100,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                             help="repository (default: around this folder)")  # fmt: skip
 
 
-def _add_recording(record: argparse.ArgumentParser) -> None:
-    record.add_argument("name", nargs="?", metavar="NAME", help="a recipe, whose driver is run")
-    record.add_argument(
-        "--runs", type=int, default=5, metavar="K", help="seeds, its own first (default 5)"
-    )
-    record.add_argument("--twins", type=int, default=1, metavar="N",
-                        help="numeric twins of its own seed (default 1)")  # fmt: skip
-    record.add_argument("--from", nargs="+", type=Path, dest="sources", metavar="RUN",
-                        help="metrics files or run directories instead of training")  # fmt: skip
-    record.add_argument("--output", type=Path, metavar="FILE", help="where to write it")
-    record.add_argument("--evidence", type=Path, metavar="DIR",
-                        help="where the runs of NAME are kept")  # fmt: skip
-    record.add_argument("--direction", action="append", default=[], metavar="NAME=SIDE",
-                        help="good side of a metric: lower, higher, both, exact")  # fmt: skip
-    record.add_argument("--without", action="append", default=[], metavar="PATTERN",
-                        help="leave metrics out, 'timing/*' for one")  # fmt: skip
-    record.add_argument("--exact", action="store_true", help="write values with all digits")
-    record.add_argument("--bit-exact", action="store_true",
-                        help="a bit difference on the same numerics is a regression")  # fmt: skip
-    record.add_argument("--force", action="store_true", help="replace an existing file")
-
-
 def run(args: argparse.Namespace) -> int:
     """Dispatch."""
-    actions = {"record": _record, "add": _add, "accept": _accept, "retire": _retire,
+    actions = {"record": baseline_record.run, "add": _add, "accept": _accept, "retire": _retire,
                "show": _show, "diff": _diff}  # fmt: skip
     return actions[args.action](args)
-
-
-def _record(args: argparse.Namespace) -> int:
-    from evenkeel.convergence import baseline as files
-    from evenkeel.convergence import baseline_files, baseline_judgement, baseline_recording
-    from evenkeel.convergence.run_evidence import read_evidence
-
-    if bool(args.name) == bool(args.sources):
-        raise InputError(
-            "give either the NAME of a recipe to train, or --from with runs at hand",
-            fix="evenkeel baseline record --from m1.json m2.json --output baseline.json",
-        )
-    if args.sources:
-        sources: list[Path] = args.sources
-    else:
-        from evenkeel.launch import baseline_runs
-
-        driver = Repository.around(args.root or Path.cwd()).find_driver(args.name)
-        sources = baseline_runs.record(driver, args.runs, args.evidence, num_twins=args.twins)
-    evidence = [read_evidence(path).without(args.without) for path in sources]
-    recipe = args.name or str(evidence[0].record.get("recipe") or "")
-    made = baseline_recording.of_evidence(
-        evidence,
-        recipe=recipe,
-        accepted=baseline_files.acceptance(args.by, args.reason),
-        exact=args.exact or args.bit_exact,
-        bit_exact=args.bit_exact,
-    )
-    given = baseline_judgement.parse_directions(args.direction, made.curves)
-    made = baseline_files.with_directions(made, given)
-    path = args.output or baseline_files.standard_path(made, args.root)
-    if path.is_dir():
-        raise InputError(
-            "a folder, where a file is wanted", path=path, fix=f"--output {path}/B.json"
-        )
-    if path.exists() and not args.force:
-        raise InputError(
-            "this baseline exists already",
-            path=path,
-            fix="'baseline add' or 'baseline accept' keeps its history; --force replaces it",
-        )
-    files.save(made, path)
-    _warn([*baseline_recording.left_out(evidence, made), *baseline_files.doubts(made)])
-    _say(f"recorded {_held(made)} in {path}")
-    return EXIT_OK
 
 
 def _add(args: argparse.Namespace) -> int:
@@ -205,8 +117,8 @@ def _add(args: argparse.Namespace) -> int:
     accepted = baseline_files.acceptance(args.by, args.reason or "more runs")
     made = baseline_recording.with_runs(files.load(path), evidence, accepted)
     files.save(made, path)
-    _warn([*baseline_recording.left_out(evidence, made), *baseline_files.doubts(made)])
-    _say(f"{path}: now {_held(made)}")
+    warn([*baseline_recording.left_out(evidence, made), *baseline_files.doubts(made)])
+    say(f"{path}: now {held(made)}")
     return EXIT_OK
 
 
@@ -225,8 +137,8 @@ def _accept(args: argparse.Namespace) -> int:
     accepted = baseline_files.acceptance(args.by, args.reason)
     made = baseline_files.replaced(files.load(path), evidence, accepted)
     files.save(made, path)
-    _warn(baseline_files.doubts(made))
-    _say(f"{path}: now {_held(made)}")
+    warn(baseline_files.doubts(made))
+    say(f"{path}: now {held(made)}")
     return EXIT_OK
 
 
@@ -243,7 +155,7 @@ def _retire(args: argparse.Namespace) -> int:
     path = baseline_files.find(args.baseline, args.root)
     retired = baseline_files.acceptance(args.by, args.reason)
     files.save(replace(files.load(path), retired=retired), path)
-    _say(f"{path} judges no more")
+    say(f"{path} judges no more")
     return EXIT_OK
 
 
@@ -271,17 +183,3 @@ def _diff(args: argparse.Namespace) -> int:
     after = files.load(baseline_files.find(args.after, args.root))
     baseline_text.print_difference(before, after)
     return EXIT_OK
-
-
-def _warn(doubts: Sequence[str]) -> None:
-    for doubt in doubts:
-        print(f"[WARNING] {doubt}", file=sys.stderr)
-
-
-def _held(made: Baseline) -> str:
-    counts = {"run": len(made.runs), "metric": len(made.curves)}
-    return ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for word, count in counts.items())
-
-
-def _say(text: str) -> None:
-    print(f"[INFO] {text}")
