@@ -78,10 +78,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --watch: GPU-hours for confirming runs of results in doubt (default: declared"
         " by the suite, else a tenth of the launch's; 0: none)",
     )
-    _add_job_arguments(parser.add_argument_group("the jobs"))
+    add_job_arguments(parser.add_argument_group("the jobs"))
 
 
-def _add_job_arguments(group: argparse._ArgumentGroup) -> None:
+def add_job_arguments(group: argparse._ArgumentGroup) -> None:
+    """Declare what is asked for with every job."""
     group.add_argument("--account")
     group.add_argument("--partition")
     group.add_argument("--container", help="image that the jobs run in")
@@ -105,7 +106,8 @@ def run(args: argparse.Namespace) -> int:
     words, max_minutes = _drivers(args)
     if dry_run_of(flags, os.environ) is DryRun.ESTIMATE:
         if args.run or args.batch:
-            _profile(args, _root_without_git(words[0].path))  # only whether it can be read
+            # only whether it can be read
+            _profile(args.run or args.batch, _root_without_git(words[0].path))
         return print_estimate(words, as_json=args.json)
     return _launch(args, flags, words, max_minutes)
 
@@ -135,18 +137,18 @@ def _launch(
         elif is_night and not request.fresh:
             _refuse_interrupted(launcher.interrupted(request, names))
         if record:
-            _say(f"[INFO]: going on with launch {record.launch_id} of {record.created}")
+            say(f"[INFO]: going on with launch {record.launch_id} of {record.created}")
         else:
             if request.resume:
-                _say("[INFO]: no launch of these was interrupted, so this starts one")
-            record = launcher.start(request, found, secrets, _say)
+                say("[INFO]: no launch of these was interrupted, so this starts one")
+            record = launcher.start(request, found, secrets, say)
         for line in report_lines(found):
-            _say(line)
+            say(line)
         if request.dry_run is DryRun.PREPARE:
             return EXIT_OK
-        status = launcher.submit(record, secrets, _say)
+        status = launcher.submit(record, secrets, say)
         for submission in record.submissions():
-            _say(f"[INFO]: to run it once more: {launcher.shown_dir(submission)}/continue.sh")
+            say(f"[INFO]: to run it once more: {launcher.shown_dir(submission)}/continue.sh")
         if request.watch:
             # a process of its own: this one has loaded nemo_run, and a night is long
             argv = [sys.executable, "-m", "evenkeel.cli.main", "watch", str(record.folder)]
@@ -172,22 +174,40 @@ def _refuse_interrupted(record: LaunchRecord | None) -> None:
 def _request(
     args: argparse.Namespace, flags: Flags, drivers: tuple[Path, ...]
 ) -> tuple[LaunchRequest, Mapping[str, str]]:
+    named = args.run or args.batch
+    request, secrets = request_of(flags, drivers, named, args.snapshot_dir)
+    request = replace(
+        request,
+        suite=args.suite,
+        watch=request.watch and args.batch is None,
+        resume=args.resume,
+        fresh=args.fresh,
+    )
+    return request, secrets
+
+
+def request_of(
+    flags: Flags, drivers: tuple[Path, ...], profile_name: str | None, snapshot_dir: str | None
+) -> tuple[LaunchRequest, Mapping[str, str]]:
+    """What flags, variables and a profile ask for together, and the values of the secrets.
+
+    Raises:
+        InputError: one of them is wrong.
+        MachineError: Slurm is asked for, and is not here.
+    """
     from evenkeel.launch.git_code import toplevel_of
 
     root = toplevel_of(drivers[0].parent)
-    profile = _profile(args, root)
+    profile = _profile(profile_name, root)
     preparing = dry_run_of(flags, os.environ) is DryRun.PREPARE
     merged = merge(flags, os.environ, profile, needs_sbatch=not preparing)
     request = LaunchRequest(
         root=root,
         drivers=drivers,
-        snapshots_dir=snapshots_dir(root, args.snapshot_dir, os.environ).absolute(),
+        snapshots_dir=snapshots_dir(root, snapshot_dir, os.environ).absolute(),
         options=merged.options,
-        suite=args.suite,
         dry_run=merged.dry_run,
-        watch=merged.watch and args.batch is None,
-        resume=args.resume,
-        fresh=args.fresh,
+        watch=merged.watch,
         include_dirty=merged.include_dirty,
         max_nodes=profile.nodes if profile else None,
         max_gpus_per_node=profile.gpus_per_node if profile else None,
@@ -195,9 +215,8 @@ def _request(
     return request, merged.secret_values
 
 
-def _profile(args: argparse.Namespace, root: Path) -> Profile | None:
-    """The profile that ``--run`` or ``--batch`` names; None where neither is given."""
-    named = args.run or args.batch
+def _profile(named: str | None, root: Path) -> Profile | None:
+    """The profile of this name; None where none is named."""
     if not named:
         return None
     from evenkeel.launch import profile as profiles
@@ -212,7 +231,8 @@ def _root_without_git(driver: str) -> Path:
     return next(found, above[0])
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """What is asked for goes to stdout, warnings and errors to stderr."""
     to = sys.stdout if line.startswith("[INFO]") else sys.stderr
     print(line, file=to, flush=True)
 
@@ -250,10 +270,13 @@ def _drivers(args: argparse.Namespace) -> tuple[Sequence[drivers_of.DriverWord],
 
 
 def _flags(args: argparse.Namespace) -> Flags:
+    watch = args.watch or args.run is not None
+    return replace(job_flags(args), dry_run=args.dry_run, prepare=args.prepare, watch=watch)
+
+
+def job_flags(args: argparse.Namespace) -> Flags:
+    """What was typed of the options that hold for jobs, ``--executor`` and ``--include-dirty``."""
     return Flags(
-        dry_run=args.dry_run,
-        prepare=args.prepare,
-        watch=args.watch or args.run is not None,
         include_dirty=args.include_dirty,
         executor=args.executor,
         account=args.account,
