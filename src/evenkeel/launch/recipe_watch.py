@@ -78,8 +78,9 @@ class RecipeWatch:
         self.outcome = JobOutcome(Outcome.WAITING, "")
 
     def refresh(self) -> None:
-        """Read which jobs there are by now."""
-        self.records = read_records(self.submission)
+        """Read which jobs there are by now, of those from the submission's first one on."""
+        records = read_records(self.submission)
+        self.records = [one for one in records if one.run >= self.submission.first_run]
         for record in self.records:
             job = self.jobs.setdefault(record.run, WatchedJob())
             if job.report is not None and job.report.job_id != record.job_id:
