@@ -26,6 +26,7 @@ from evenkeel.launch.request import (
     LAUNCH_SCHEMA_VERSION,
     JobShape,
     LaunchOptions,
+    Recording,
     Submission,
     options_from_json,
     options_to_json,
@@ -64,6 +65,7 @@ class LaunchRecord:
         folder: where it lies, ``…/.launches/<id>``; not written down.
         created: UTC, ISO 8601.
         python: the interpreter that launched; what ``continue.sh`` tries first.
+        recording: what it trains for a baseline, where that is what it is for.
     """
 
     folder: Path
@@ -76,6 +78,7 @@ class LaunchRecord:
     suite: str | None
     options: LaunchOptions
     recipes: tuple[LaunchedRecipe, ...]
+    recording: Recording | None = None
 
     @property
     def snapshots_dir(self) -> Path:
@@ -119,7 +122,7 @@ class LaunchRecord:
 
     def write(self, folder: Path) -> None:
         """Write it to ``folder``, which will be renamed to ``self.folder``."""
-        value = {
+        value: dict[str, Any] = {
             "schema_version": LAUNCH_SCHEMA_VERSION,
             "launch_id": self.launch_id,
             "created": self.created,
@@ -140,6 +143,8 @@ class LaunchRecord:
                 for recipe in self.recipes
             ],
         }
+        if self.recording is not None:
+            value["recording"] = asdict(self.recording)
         atomic_file.write_json(folder / RECORD, value)
 
 
@@ -161,6 +166,8 @@ def read_record(folder: Path) -> LaunchRecord:
             )
         options = options_from_json(value.pop("options"))
         recipes = tuple(_recipe(item) for item in value.pop("recipes"))
+        if "recording" in value:
+            value["recording"] = Recording(**value["recording"])
         return LaunchRecord(folder=folder, options=options, recipes=recipes, **value)
     except FileNotFoundError:
         raise InputError("no record of a launch", path=path) from None

@@ -125,15 +125,26 @@ def start(request: LaunchRequest, plan: Plan, secrets: Mapping[str, str], say: S
     return record
 
 
-def submit(record: LaunchRecord, secrets: Mapping[str, str], say: Say) -> int:
+def submit(
+    record: LaunchRecord,
+    secrets: Mapping[str, str],
+    say: Say,
+    chains: Sequence[Submission] | None = None,
+) -> int:
     """Submit (or, locally, run) what is not submitted yet; the exit status of the launch.
 
+    Args:
+        record: of the launch.
+        secrets: name → value of those that its jobs get.
+        say: takes a line for each thing that is done.
+        chains: other runs of its recipes; None: the one of each.
+
     Raises:
-        MachineError: the cluster failed; ``--resume`` goes on from here.
+        MachineError: the cluster failed; the same call goes on from here.
     """
     with only_launcher(record.folder):
         write_state(record.folder, LaunchState.SUBMITTING)
-        status = submit_chains(record.submissions(), secrets, say)
+        status = submit_chains(record.submissions() if chains is None else chains, secrets, say)
         write_state(record.folder, LaunchState.SUBMITTED)
     return status
 
@@ -176,6 +187,8 @@ def _newest(request: LaunchRequest, names: tuple[str, ...]) -> LaunchRecord | No
         same = record.suite == request.suite and (
             request.suite is not None or set(record.names) == set(names)
         )
+        if record.recording is not None:
+            continue  # its runs are others than those of a launch of the recipe
         if same and read_state(folder) is not LaunchState.PREPARED:
             return record
     return None
@@ -238,7 +251,8 @@ def submit_chains(submissions: Sequence[Submission], secrets: Mapping[str, str],
         except ClusterUnreachableError as error:
             raise MachineError(
                 f"launch {submission.launch_id} stopped at {submission.label}: {error.message}",
-                fix="call it again (a launch with --resume); nothing is submitted twice",
+                fix="call it again (a launch with --resume, a recording with --launch); nothing is"
+                " submitted twice",
             ) from error
         ids = [str(job.job_id) for job in jobs if job.state is SubmitState.SUBMITTED]
         if ids:

@@ -89,6 +89,14 @@ class LaunchOptions:
 
 
 @dataclass(frozen=True)
+class Recording:
+    """What is trained where a launch is made for a baseline: seeds, and numeric twins."""
+
+    runs: int
+    twins: int
+
+
+@dataclass(frozen=True)
 class LaunchRequest:
     """One call of the launcher: which drivers, how far, where to.
 
@@ -103,6 +111,7 @@ class LaunchRequest:
         max_nodes: the most nodes of one job, where a profile says so.
         max_gpus_per_node: GPUs that a node has, where a profile says so.
         max_minutes: the longest job, where the suite says so.
+        recording: the runs of a baseline, instead of one run of each driver.
     """
 
     root: Path
@@ -118,6 +127,7 @@ class LaunchRequest:
     max_nodes: int | None = None
     max_gpus_per_node: int | None = None
     max_minutes: int | None = None
+    recording: Recording | None = None
 
 
 @dataclass(frozen=True)

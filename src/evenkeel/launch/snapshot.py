@@ -73,7 +73,8 @@ def take(request: LaunchRequest, shapes: Sequence[JobShape]) -> Taken:
             if isinstance(error, OSError):
                 raise _refused(record.folder, error) from error
             raise
-        for recipe in record.recipes:
+        # what is trained for a baseline takes no place from the last night of a recipe
+        for recipe in record.recipes if record.recording is None else ():
             point_to(request.snapshots_dir / recipe.name, record.folder / recipe.folder)
     return Taken(record, tuple(_warnings(code)))
 
@@ -204,6 +205,7 @@ def _record(
             LaunchedRecipe(driver.stem, f"{number:03d}", driver, trees[driver].path.name, shape)
             for number, (driver, shape) in enumerate(zip(drivers, shapes, strict=True), 1)
         ),
+        recording=request.recording,
     )
 
 

@@ -167,7 +167,8 @@ def _mend_links(snapshots_dir: Path, stay: Sequence[LaunchRecord]) -> None:
         target = os.readlink(link) if link.is_symlink() else ""  # noqa: PTH115
         if not target.startswith(f"{LAUNCHES}/") or link.exists():
             continue
-        newest = next((launch for launch in stay if link.name in launch.names), None)
+        shown = (one for one in stay if one.recording is None and link.name in one.names)
+        newest = next(shown, None)
         if newest is None:
             link.unlink()
         else:
