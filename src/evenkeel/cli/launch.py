@@ -41,6 +41,25 @@ environment and are written nowhere.
 """
 
 
+JOB_ARGUMENTS = (
+    "account",
+    "partition",
+    "container",
+    "mount",
+    "env",
+    "script_arg",
+    "secret",
+    "hf_home",
+    "hf_datasets_cache",
+    "exclude_gres",
+    "exclude_node",
+    "segment_size",
+    "job_suffix",
+    "release",
+)
+"""What ``add_job_arguments`` declares, but for --snapshot-dir, which says where jobs are kept."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of a launch."""
     parser.epilog = EPILOG
@@ -107,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
     if dry_run_of(flags, os.environ) is DryRun.ESTIMATE:
         if args.run or args.batch:
             # only whether it can be read
-            _profile(args.run or args.batch, _root_without_git(words[0].path))
+            profile_of(args.run or args.batch, _root_without_git(words[0].path))
         return print_estimate(words, as_json=args.json)
     return _launch(args, flags, words, max_minutes)
 
@@ -198,7 +217,7 @@ def request_of(
     from evenkeel.launch.git_code import toplevel_of
 
     root = toplevel_of(drivers[0].parent)
-    profile = _profile(profile_name, root)
+    profile = profile_of(profile_name, root)
     preparing = dry_run_of(flags, os.environ) is DryRun.PREPARE
     merged = merge(flags, os.environ, profile, needs_sbatch=not preparing)
     request = LaunchRequest(
@@ -215,8 +234,12 @@ def request_of(
     return request, merged.secret_values
 
 
-def _profile(named: str | None, root: Path) -> Profile | None:
-    """The profile of this name; None where none is named."""
+def profile_of(named: str | None, root: Path) -> Profile | None:
+    """The profile of this name; None where none is named.
+
+    Raises:
+        InputError: there is none of that name, or it cannot be read.
+    """
     if not named:
         return None
     from evenkeel.launch import profile as profiles

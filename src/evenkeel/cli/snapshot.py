@@ -110,6 +110,7 @@ def _list(args: argparse.Namespace, folder: Path) -> int:
             "user": launch.user,
             "commit": launch.commit,
             "suite": launch.suite,
+            "recording": launch.recording is not None,
             "tree": submission.tree.name,
             "folder": str(submission.launch_dir),
         }
@@ -123,7 +124,8 @@ def _list(args: argparse.Namespace, folder: Path) -> int:
     for row in rows:
         mark = "*" if row["newest"] else " "
         commit = str(row["commit"])[:12]
-        print(f"{mark} {row['recipe']:<{width}}  {row['launch']}  {commit}  {row['user']}")
+        what = "  for a baseline" if row["recording"] else ""
+        print(f"{mark} {row['recipe']:<{width}}  {row['launch']}  {commit}  {row['user']}{what}")
     for path in unreadable:
         print(f"? {path}: not a launch that this version understands")
     if not rows and not unreadable:

@@ -27,6 +27,9 @@ Ctrl-C ends the watching, not the jobs; call it again to go on. A run whose loss
 or far above its baseline's, or that logs no step for --hang-minutes, is ended; a job that the
 cluster failed is tried again; a result in doubt gets a confirming run. --look-on does nothing.
 
+The runs of a baseline are followed by 'evenkeel baseline record NAME --launch LAUNCH' instead, and
+launches that were made for one do not count as the newest.
+
 exit status: 0 every recipe PASS or IMPROVED; 1 not so, or (--once) not yet
 """
 
@@ -79,7 +82,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Watch to the end; the exit status of the CLI."""
+    from evenkeel.launch import baseline_jobs
+
     record = find_launch(args.launch, args.root, args.snapshot_dir)
+    if record.recording is not None:
+        raise InputError(
+            f"launch {record.launch_id} trains the runs of a baseline, which have no verdict yet",
+            path=record.folder,
+            fix=f"{baseline_jobs.command(record)} follows them and records it",
+        )
     try:
         return watch(record, args)
     except KeyboardInterrupt:
@@ -88,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def find_launch(launch: str | None, root: Path | None, snapshot_dir: str | None) -> LaunchRecord:
-    """The launch that is meant: a folder, an id, or the newest one.
+    """The launch that is meant: a folder, an id, or the newest one that has jobs to be judged.
 
     Raises:
         InputError: there is no such launch.
@@ -120,9 +131,13 @@ def find_launch(launch: str | None, root: Path | None, snapshot_dir: str | None)
             fix="name one by its id or folder, none for the newest; 'evenkeel snapshot list' shows"
             " which recipes each has",
         )
-    # DRYRUN=2 leaves launches without jobs, which must not hide those that have some
-    begun = [path for path in known if read_state(path) is not LaunchState.PREPARED]
-    return read_record((begun or known)[-1])
+    for path in reversed(known):
+        # DRYRUN=2 leaves launches without jobs, which must not hide those that have some
+        if read_state(path) is not LaunchState.PREPARED:
+            record = read_record(path)
+            if record.recording is None:
+                return record
+    return read_record(known[-1])
 
 
 def watch(record: LaunchRecord, args: argparse.Namespace) -> int:

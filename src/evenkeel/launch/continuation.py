@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from evenkeel.errors import InputError, MachineError
+from evenkeel.launch import baseline_jobs
 from evenkeel.launch.cluster import Cluster
 from evenkeel.launch.launch_record import RECORD, LaunchRecord, read_record
 from evenkeel.launch.liveness import Liveness, last_run, liveness_of
 from evenkeel.launch.manifest import looks_untouched, read_manifest
 from evenkeel.launch.plan import format_hours, gpu_minutes
-from evenkeel.launch.request import ExecutorKind, Submission
+from evenkeel.launch.request import ExecutorKind, LaunchOptions, Submission
 
 _FIX = "name the folder of a continue.sh, such as code_snapshots/RECIPE"
 
@@ -46,9 +47,16 @@ def next_run(record: LaunchRecord, submission: Submission, cluster: Cluster) -> 
     """The submission of one further run.
 
     Raises:
-        InputError: an earlier run is pending or running, or the snapshot is gone.
+        InputError: an earlier run is pending or running, the snapshot is gone, or the launch was
+            made for a baseline.
         MachineError: whether one runs cannot be known.
     """
+    if record.recording is not None:
+        raise InputError(
+            f"launch {record.launch_id} trains the runs of a baseline, not one that goes on",
+            path=record.folder,
+            fix=f"{baseline_jobs.command(record)} goes on with them",
+        )
     if not submission.driver_path.is_file():
         raise InputError(
             "the snapshot of this launch is gone, so it cannot be continued",
@@ -89,12 +97,7 @@ def describe(
         pairs = (f"{name}={shlex.quote(value)}" for name, value in options.environment)
         lines.append(f"[INFO]: environment: {' '.join(pairs)}")
     lines.append(f"[INFO]: {_where(submission)}; results in {submission.run_dir}")
-    missing = [name for name in options.secret_names if not environment.get(name)]
-    if missing:
-        lines.append(
-            f"[WARNING]: set at launch and not set now: {', '.join(missing)}"
-            " (secrets are never stored)"
-        )
+    lines += missing_secrets(options, environment)
     changed = _changed(submission)
     if changed:
         lines.append(
@@ -102,6 +105,15 @@ def describe(
             f" {changed[0]}; see: evenkeel snapshot verify"
         )
     return lines
+
+
+def missing_secrets(options: LaunchOptions, environment: Mapping[str, str]) -> list[str]:
+    """A warning where a secret that earlier jobs had is not in the environment any more."""
+    missing = [name for name in options.secret_names if not environment.get(name)]
+    if not missing:
+        return []
+    names = ", ".join(missing)
+    return [f"[WARNING]: set at launch and not set now: {names} (secrets are never stored)"]
 
 
 def _where(submission: Submission) -> str:
