@@ -23,6 +23,7 @@ from evenkeel.launch.intervention import Intervention
 from evenkeel.launch.launch_record import LaunchRecord
 from evenkeel.launch.options import Flags, dry_run_of
 from evenkeel.launch.plan import gpu_minutes, plan, rounded_hours, shape_of
+from evenkeel.launch.recipe_watch import Row
 from evenkeel.launch.request import DryRun, JobShape, Recording, Submission
 from evenkeel.launch.run_progress import DoomPolicy
 from evenkeel.launch.secrets import secrets_in
@@ -48,7 +49,7 @@ def train(args: argparse.Namespace, wanted: Recording, driver: Path) -> list[Pat
     request, secrets = launch.request_of(flags, (driver,), args.profile, args.snapshot_dir)
     found = plan([(args.name, str(driver))])
     record = launcher.start(replace(request, recording=wanted), found, secrets, launch.say)
-    launch.say(f"[INFO]: should this end before its jobs: {_again(args, record)}")
+    launch.say(f"[INFO]: should this end before its jobs, go on with: {_again(args, record)}")
     return _follow_through(args, record, wanted, secrets)
 
 
@@ -105,7 +106,8 @@ def _follow_through(
         names = "\n".join(f"  {baseline_jobs.how_it_ended(one)}" for one in left)
         raise EvenkeelError(
             f"no baseline yet, since {len(left)} of its runs did not come to their end:\n{names}",
-            fix=f"mend the cause and train them on: {_again(args, record)}",
+            fix="where the code is at fault, mend it and launch anew, since this snapshot stays as"
+            f" it is; otherwise mend the cause and train them on: {_again(args, record)}",
         )
     return [run.run_dir for run in runs]
 
@@ -161,10 +163,17 @@ def _follow(chains: Sequence[Submission], policy: WatchPolicy, poll_s: float) ->
     watcher = Watcher(chains, cluster, policy, act=act)
     with view:
         while True:
-            view.show(watcher.poll(), watcher.trouble)
+            view.show([_unjudged(row) for row in watcher.poll()], watcher.trouble)
             if watcher.is_done:
                 return watcher
             time.sleep(poll_s)
+
+
+def _unjudged(row: Row) -> Row:
+    """A finished run as such; its driver judged it by a baseline that there is not, or not yet."""
+    if row.is_done and is_finished(row.paths):
+        return replace(row, state="FINISHED", reason="", is_finished=True)
+    return row
 
 
 def _policy(args: argparse.Namespace) -> WatchPolicy:

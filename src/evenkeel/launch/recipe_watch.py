@@ -32,6 +32,8 @@ class Row:
         gpu_hours: that its jobs have held so far.
         outcome: how the recipe stands.
         paths: the files of its run.
+        is_finished: it did all its steps, and that is all that is asked of it: its verdict says
+            nothing.
     """
 
     recipe: str
@@ -48,6 +50,7 @@ class Row:
     gpu_hours: float
     outcome: JobOutcome
     paths: RunPaths
+    is_finished: bool = False
 
     @property
     def is_done(self) -> bool:
@@ -157,6 +160,7 @@ class RecipeWatch:
         """How it stands, ready to show."""
         shape, progress = self.submission.shape, self.progress
         record = self.current
+        planned = self.submission.first_run + self.submission.runs - 1
         report = self.jobs[record.run].report if record else None
         waiting = report is None or not report.state.holds_nodes
         pace = progress.step_time_s
@@ -166,7 +170,7 @@ class RecipeWatch:
             recipe=self.submission.label,
             job_id=record.job_id if record else None,
             run=record.run if record else 0,
-            runs=max(self.submission.runs, record.run if record else 0),
+            runs=max(planned, record.run if record else 0),
             state=state,
             reason=self.outcome.message or (report.reason if report else ""),
             step=progress.last_step,

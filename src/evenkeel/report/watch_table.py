@@ -45,19 +45,21 @@ class Shown:
     @classmethod
     def of(cls, row: Row) -> Shown:
         """With the verdict that its driver left, or that follows from how it ended."""
-        if not row.is_done:
+        if not row.is_done or row.is_finished:
             return cls(row, None, row.reason)
         return cls(row, *verdict_of(row.outcome, row.paths))
 
     @property
     def state(self) -> str:
-        """The verdict of what is done, else Slurm's word."""
+        """The verdict of what is done, else the word of the row."""
         return self.verdict.value if self.verdict else self.row.state
 
     @property
     def is_good(self) -> bool:
         """Done, and well."""
-        return self.verdict is not None and self.verdict.exit_code == 0
+        if self.verdict is None:
+            return self.row.is_finished
+        return self.verdict.exit_code == 0
 
     @property
     def rank(self) -> int:

@@ -234,8 +234,9 @@ def test_a_later_chain_is_watched_without_the_jobs_before_it(record: LaunchRecor
     (chain,) = chains_to_follow([run], NobodyKnows())
     noted(run, 2)
     watcher = Watcher([chain], NobodyKnows())
-    watcher.poll()
+    (row,) = watcher.poll()
     assert [one.run for one in watcher.recipes[0].records] == [2]
+    assert (row.run, row.runs) == (2, 3)
     assert not watcher.is_done  # all steps are done, and it is not judged before job 2 has ended
 
 

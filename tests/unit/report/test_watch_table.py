@@ -90,6 +90,15 @@ def test_wide_terminals_show_a_line_per_recipe(rows: list[Row]) -> None:
     ]
 
 
+def test_a_finished_run_of_which_nothing_else_is_asked_shows_no_verdict(rows: list[Row]) -> None:
+    passed = replace(rows[0], state="FINISHED", reason="", is_finished=True)
+    title, _, shown = drawn([passed], 120)
+    assert title == "1 of 1 done; 3.50 GPU-hours"
+    assert shown.split() == (
+        ["sft-a-1n8g-fsdp2tp1", "17", "1/2", "FINISHED", "400/400", "0.0625", "3.50"]
+    )
+
+
 def test_narrow_terminals_show_the_same_in_more_lines(rows: list[Row]) -> None:
     assert drawn(rows, 80) == [
         "2 of 4 done, 1 not good; 39.70 GPU-hours",
