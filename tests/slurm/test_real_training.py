@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from mini_cluster import MiniCluster
+
+from evenkeel.convergence import baseline as baseline_file
 
 ROOT = Path(__file__).parents[2]
 PARTS = ["src", "examples", "tests/test_suites"]
@@ -89,3 +92,25 @@ def test_training_on_one_and_two_nodes_ends_with_verdicts(
     # the same samples in the same order, whatever the number of nodes
     for step in losses[0]:
         assert losses[0][step] == pytest.approx(losses[1][step], abs=1e-3)
+
+
+def test_a_baseline_is_trained_as_jobs(
+    new_cluster: Callable[..., MiniCluster], repository: Path, tmp_path: Path
+) -> None:
+    cluster, output = new_cluster(nodes=3, gpus=1), tmp_path / "B.json"
+    words = [ONE, "--executor", "slurm", "--runs", "2", "--poll-s", "1", "--output", str(output)]
+    done = subprocess.run(
+        [sys.executable, "-m", "evenkeel.cli.main", "baseline", "record", *words],
+        cwd=repository,
+        env=cluster.env(OMP_NUM_THREADS="1", PARTITION="main"),
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    baseline = baseline_file.load(output)
+    assert [run.seed for run in baseline.runs] == [42, 1001]
+    assert all(run.initial_weights for run in baseline.runs)
+    own, other = baseline.curves["train/loss"].values
+    (twin,) = baseline.twin_curves["train/loss"].values
+    assert 0 < abs(twin - own).max() < 0.01 < abs(other - own).max()
