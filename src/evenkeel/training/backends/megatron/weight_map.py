@@ -1,79 +1,17 @@
-"""How transformers' weights and megatron-core's correspond: pure functions on whole tensors.
-
-A ``Piece`` is one whole weight of megatron-core, under a name that is the same on every rank:
-layers and experts have their number in the whole model.
-"""
+"""Which weights of transformers megatron-core's weights correspond to, piece by piece."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
-
-import torch
-from torch import Tensor
 
 from evenkeel.training.backends.megatron import mixture
 from evenkeel.training.backends.megatron.architecture import head_dim
+from evenkeel.training.backends.megatron.piece import Piece
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
-
-Merge = Callable[[Sequence[Tensor]], Tensor]
-Split = Callable[[Tensor], list[Tensor]]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One weight here, and the weights there that it consists of."""
-
-    name: str
-    sources: tuple[str, ...]
-    """Names in transformers, in the order in which ``merge`` takes them."""
-    expert: int | None = None
-    """The index into the first dimension of the sources, which hold all experts of a layer."""
-    heads: tuple[int, int, int] | None = None
-    """(query heads, key/value heads, head dimension): interleave query, key and value by group."""
-    is_gated: bool = False
-    """Gate and up projection, one above the other: each is split over ranks on its own."""
-    is_copy: bool = False
-    """The same weight as another piece: read, not written back."""
-
-    def merge(self, sources: Sequence[Tensor]) -> Tensor:
-        """The whole weight here from the whole weights there."""
-        if self.expert is not None:
-            return torch.cat([source[self.expert] for source in sources])
-        if self.heads is not None:
-            return merge_query_key_value(sources, self.heads)
-        return sources[0] if len(sources) == 1 else torch.cat(list(sources))
-
-    def split(self, whole: Tensor) -> list[Tensor]:
-        """The inverse of ``merge``, without the other experts."""
-        if self.heads is not None:
-            return split_query_key_value(whole, self.heads)
-        return list(whole.chunk(len(self.sources)))
-
-
-def merge_query_key_value(sources: Sequence[Tensor], heads: tuple[int, int, int]) -> Tensor:
-    """(query | key | value) rows → per group: its query heads, its key head, its value head."""
-    num_heads, num_groups, features = heads
-    rest = sources[0].shape[1:]
-    counts = (num_heads // num_groups, 1, 1)
-    grouped = [
-        source.reshape(num_groups, count * features, *rest)
-        for source, count in zip(sources, counts, strict=True)
-    ]
-    return torch.cat(grouped, dim=1).reshape(-1, *rest)
-
-
-def split_query_key_value(whole: Tensor, heads: tuple[int, int, int]) -> list[Tensor]:
-    """The inverse of ``merge_query_key_value``."""
-    num_heads, num_groups, features = heads
-    rest = whole.shape[1:]
-    counts = [num_heads // num_groups * features, features, features]
-    grouped = torch.split(whole.reshape(num_groups, sum(counts), *rest), counts, dim=1)
-    return [part.reshape(-1, *rest) for part in grouped]
 
 
 def pieces(config: PretrainedConfig) -> Iterator[Piece]:

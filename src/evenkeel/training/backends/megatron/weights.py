@@ -15,7 +15,8 @@ from megatron.core.tensor_parallel import set_tensor_model_parallel_attributes
 from torch import Tensor, nn
 
 from evenkeel.training.backends.megatron import mixture
-from evenkeel.training.backends.megatron.weight_map import Piece, piece_name, pieces
+from evenkeel.training.backends.megatron.piece import Piece
+from evenkeel.training.backends.megatron.weight_map import piece_name, pieces
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
