@@ -79,7 +79,7 @@ def load(
         state = dist_checkpointing.load(wanted, str(folder))
     for name, chunk in _named(chunks):
         chunk.load_state_dict(state[name])
-    if optimizer is not None:
+    if optimizer is not None and optimizer.has_weights:
         load_states(optimizer.library, state["optimizer"])
         optimizer.set_decay()
 
@@ -101,7 +101,7 @@ def _state(
     state: dict[str, Any] = {
         name: chunk.sharded_state_dict(metadata=metadata) for name, chunk in _named(chunks)
     }
-    if optimizer is None:
+    if optimizer is None or not optimizer.has_weights:
         return state
     make_states(optimizer.library)
     state["optimizer"] = optimizer.library.sharded_state_dict(

@@ -60,6 +60,12 @@ class DistributedAdamW:
         )
         self.set_decay()
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether this stage trains any: beside a frozen language model, only the first does."""
+        weights = (weight for chunk in self._chunks for weight in chunk.parameters())
+        return any(weight.requires_grad for weight in weights)
+
     def set_decay(self) -> None:
         """The library leaves this to its own learning-rate schedule."""
         for group in self.library.param_groups:
