@@ -35,6 +35,7 @@ LAYOUTS = {
     "megatron ep2": (Backend.MEGATRON, Parallel(expert_parallel_size=2)),
 }
 VISION = {"llava": None, "qwen2_5_vl": QWEN, "smolvlm": SMOLVLM, "gemma3": GEMMA}
+"""Of which megatron-core has the first."""
 
 
 def recipes(backend: Backend, parallel: Parallel) -> dict[str, Recipe]:
@@ -45,12 +46,14 @@ def recipes(backend: Backend, parallel: Parallel) -> dict[str, Recipe]:
     if backend is Backend.FSDP2:
         shapes |= ONLY_TORCH
     found = {name: recipe_of(shape, backend, parallel=parallel) for name, shape in shapes.items()}
-    if backend is Backend.FSDP2:
-        for name, described in VISION.items():
-            recipe = config.load(RECIPE).recipe
-            recipe.data.dataset, recipe.policy.parallel = "shapes", parallel
-            recipe.policy.model_config = described or recipe.policy.model_config
-            found[name] = recipe
+    for name, described in VISION.items():
+        if backend is Backend.MEGATRON and (name != "llava" or parallel.expert_parallel_size > 1):
+            continue
+        recipe = config.load(RECIPE).recipe
+        recipe.data.dataset, recipe.policy.parallel = "shapes", parallel
+        recipe.policy.backend = backend
+        recipe.policy.model_config = described or recipe.policy.model_config
+        found[name] = recipe
     return found
 
 

@@ -9,15 +9,6 @@ from evenkeel.errors import InputError
 from evenkeel.recipes.config import DEFAULT, ResolvedRecipe
 from evenkeel.recipes.schema import Algorithm, Backend, GenerationBackend, Policy, Precision
 
-_SECTIONS = {
-    Backend.FSDP2: {
-        "moe": "options of a mixture of experts",
-    },
-    Backend.MEGATRON: {
-        "vision": "vision-language models",
-    },
-}
-
 _ONLY_FSDP2 = {
     "lora": "low-rank updates",
     "logits_chunk_size": "logits in chunks",
@@ -41,9 +32,9 @@ def check_supported(resolved: ResolvedRecipe) -> None:
         InputError: with the place that asked for it.
     """
     policy = resolved.recipe.policy
-    for section, what in _SECTIONS[policy.backend].items():
-        if getattr(policy, section) is not None:
-            raise _refusal(resolved, f"policy.{section}", f"asks for {what}", "remove the section")
+    if policy.backend is Backend.FSDP2 and policy.moe is not None:
+        asks = "asks for options of a mixture of experts"
+        raise _refusal(resolved, "policy.moe", asks, "remove the section")
     if policy.backend is not Backend.FSDP2:
         for field, what in _ONLY_FSDP2.items():
             if getattr(policy, field):

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from evenkeel.errors import InputError
-from evenkeel.recipes.schema import Algorithm, Backend, Recipe, Vision
+from evenkeel.recipes.schema import Algorithm, Backend, Policy, Recipe, Vision
 from evenkeel.training import models
 
 TOWERS = ("vision_tower", "visual", "vision_model")
@@ -21,6 +21,9 @@ TILED = ("idefics2", "idefics3", "smolvlm")
 ONE_DIMENSIONAL = ("llava",)
 """Types in which an image's tokens have positions and see each other like those of a text, so that
 samples can share a row."""
+
+ON_MEGATRON = ("llava",)
+"""Types that megatron-core has a model of, too."""
 
 TRAINED_WITH_IMAGES = (Algorithm.SFT, Algorithm.GRPO)
 
@@ -45,12 +48,14 @@ def check_recipe(recipe: Recipe, config: Any) -> None:
             f"the recipe has policy.vision, and {config.model_type} sees no images",
             fix="remove the section, or name a vision-language model",
         )
-    if policy.backend is not Backend.FSDP2:
+    seen = policy.vision
+    if seen.freeze_vision_tower and seen.freeze_projector and seen.freeze_language_model:
         raise InputError(
-            f"vision-language models are trained by the {Backend.FSDP2.value} backend, not by "
-            f"{policy.backend.value}",
-            fix=f"set policy.backend={Backend.FSDP2.value}",
+            "vision tower, projector and language model are all frozen, so nothing is trained",
+            fix="set one of policy.vision.freeze_* to false",
         )
+    if policy.backend is Backend.MEGATRON:
+        _check_megatron(policy, config.model_type)
     if recipe.algorithm not in TRAINED_WITH_IMAGES:
         raise InputError(
             f"vision-language models are not trained by {recipe.algorithm.value}",
@@ -63,19 +68,33 @@ def check_recipe(recipe: Recipe, config: Any) -> None:
             fix="set policy.sequence_packing.enabled=false; policy.dynamic_batching works",
         )
     shares = policy.parallel.sequence_parallel and policy.parallel.tensor_parallel_size > 1
-    if shares and recipe.algorithm is Algorithm.GRPO:
+    # the torch backend would run whole rows again for each token, and forget their images
+    forgets = shares and policy.backend is Backend.FSDP2
+    if forgets and recipe.algorithm is Algorithm.GRPO:
         raise InputError(
             "a vision-language model with sequence parallelism cannot generate",
             fix="set policy.parallel.sequence_parallel=false",
         )
 
 
-def freeze(model: nn.Module, vision: Vision | None) -> None:
-    """Take the parts that the recipe freezes out of training, in place.
+def _check_megatron(policy: Policy, model_type: str) -> None:
+    if model_type not in ON_MEGATRON:
+        raise InputError(
+            f"policy.backend is megatron, and megatron-core has no model that sees images as a "
+            f"{model_type} does",
+            fix=f"set policy.backend=fsdp2, or describe a {' or '.join(ON_MEGATRON)}",
+        )
+    if policy.parallel.context_parallel_size > 1:
+        raise InputError(
+            f"policy.parallel.context_parallel_size is {policy.parallel.context_parallel_size}, "
+            "and megatron-core shares rows with images out through Transformer Engine and "
+            "megatron.training, which it does not bring",
+            fix="set policy.parallel.context_parallel_size=1",
+        )
 
-    Raises:
-        InputError: nothing would be left to train.
-    """
+
+def freeze(model: nn.Module, vision: Vision | None) -> None:
+    """Take the parts that the recipe freezes out of training, in place."""
     if vision is None:
         return
     frozen: dict[str, bool] = {}
@@ -88,11 +107,6 @@ def freeze(model: nn.Module, vision: Vision | None) -> None:
         frozen.update(dict.fromkeys(names, held))
     for name, weight in model.named_parameters():
         weight.requires_grad_(not frozen[name])
-    if all(frozen.values()):
-        raise InputError(
-            "vision tower, projector and language model are all frozen, so nothing is trained",
-            fix="set one of policy.vision.freeze_* to false",
-        )
 
 
 def _parts(model: nn.Module) -> Iterator[tuple[str, list[str]]]:

@@ -58,6 +58,7 @@ def test_recipes_build_with_their_parallel_plan(name: str) -> None:
         dist.destroy_process_group()
 
 
+FROZEN = Vision(freeze_vision_tower=True, freeze_projector=True, freeze_language_model=True)
 LLAMA = {"model_type": "llama", "vocab_size": 64, "hidden_size": 16, "num_attention_heads": 2}
 LLAVA = {"model_type": "llava", "text_config": LLAMA}
 GEMMA = {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}}
@@ -68,10 +69,12 @@ GEMMA = {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}}
     [
         (LLAVA, {"vision": None}, "llava is a vision-language model, and the recipe has no"),
         (LLAMA, {}, "the recipe has policy.vision, and llama sees no images"),
-        (LLAVA, {"backend": Backend.MEGATRON}, "are trained by the fsdp2 backend, not by megatron"),
+        (GEMMA, {"backend": Backend.MEGATRON}, "no model that sees images as a gemma3 does"),
+        (LLAVA, {"backend": Backend.MEGATRON, "cp": 2}, "megatron.training, which it does not bri"),
         (GEMMA, {"pack": True}, "images of a gemma3 cannot be packed"),
         (LLAVA, {"algorithm": Algorithm.DPO}, "are not trained by dpo"),
         (LLAVA, {"algorithm": Algorithm.GRPO, "sp": True}, "parallelism cannot generate"),
+        (LLAVA, {"vision": FROZEN}, "nothing is trained"),
     ],
 )
 def test_what_cannot_be_trained(
@@ -82,8 +85,9 @@ def test_what_cannot_be_trained(
     policy.sequence_packing.enabled = bool(changes.get("pack"))
     policy.parallel.tensor_parallel_size = 2
     policy.parallel.sequence_parallel = bool(changes.get("sp"))
+    policy.parallel.context_parallel_size = changes.get("cp", 1)  # type: ignore[assignment]
     if "vision" in changes:
-        policy.vision = None
+        policy.vision = changes["vision"]  # type: ignore[assignment]
     recipe = Recipe(policy=policy, algorithm=changes.get("algorithm", Algorithm.SFT))  # type: ignore[arg-type]
     with pytest.raises(InputError, match=message):
         vision_model.check_recipe(recipe, models.described_config(described))

@@ -28,6 +28,8 @@ with warnings.catch_warnings(), mock.patch.object(torch, "compile", _compile):
     warnings.simplefilter("ignore")
     import megatron.core.distributed
     import megatron.core.models.gpt.gpt_layer_specs
+    import megatron.core.models.multimodal.llava_model
+    import megatron.core.models.vision.vit_layer_specs
     import megatron.core.optimizer
     import megatron.core.pipeline_parallel  # noqa: F401
 _extensions.setLevel(_level)

@@ -6,11 +6,13 @@ A feature of an architecture that megatron-core lacks is refused here, never lef
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's own name for it
+from megatron.core.activations import quick_gelu
 from megatron.core.transformer import MLATransformerConfig, TransformerConfig
 from torch import Tensor
 
@@ -25,10 +27,11 @@ if TYPE_CHECKING:
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma", *mixture.FAMILIES)
 """Model types of transformers whose every feature has its counterpart here."""
 
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "gelu": F.gelu,
+    "quick_gelu": quick_gelu,
 }
 
 
@@ -78,16 +81,20 @@ def check_family(config: PretrainedConfig) -> None:
 def architecture(config: PretrainedConfig, policy: Policy, device: torch.device) -> Architecture:
     """Megatron-core's description of the model that ``config`` describes.
 
+    Of a vision-language model, that of its language model.
+
     Raises:
         InputError: the model has a feature, or the recipe an option, that cannot be had.
     """
+    tied = bool(config.tie_word_embeddings)
+    config = config.get_text_config()
     check_family(config)
     check_divisible(config, policy.parallel.tensor_parallel_size, config.vocab_size)
     is_latent = mixture.has_latent_attention(config)
     fields = {
         **_shape(config),
         **_norms(config),
-        **_numerics(policy, device),
+        **numerics(policy, device),
         **_parallelism(policy),
         **(mixture.experts(config, policy, device) if mixture.has_experts(config) else {}),
         **(mixture.latent_attention(config) if is_latent else {}),
@@ -101,7 +108,7 @@ def architecture(config: PretrainedConfig, policy: Policy, device: torch.device)
         config=made,
         vocab_size=config.vocab_size,
         max_positions=config.max_position_embeddings,
-        tied=bool(config.tie_word_embeddings),
+        tied=tied,
         inverse_frequencies=None if is_latent else _inverse_frequencies(config),
         embedding_scale=math.sqrt(config.hidden_size) if config.model_type == "gemma" else 1.0,
     )
@@ -110,8 +117,6 @@ def architecture(config: PretrainedConfig, policy: Policy, device: torch.device)
 def _shape(config: PretrainedConfig) -> dict[str, Any]:
     heads = config.num_attention_heads
     act = getattr(config, "hidden_activation", None) or config.hidden_act
-    if act not in _ACTIVATIONS:
-        raise InputError(f"the megatron backend has no activation {act!r}")
     if getattr(config, "mlp_bias", False) or getattr(config, "attention_bias", False):
         raise InputError(
             "the model has biases in its output projection or MLP, which the megatron backend "
@@ -125,13 +130,26 @@ def _shape(config: PretrainedConfig) -> dict[str, Any]:
         "num_attention_heads": heads,
         "num_query_groups": config.num_key_value_heads,
         "kv_channels": head_dim(config),
-        "activation_func": _ACTIVATIONS[act],
+        "activation_func": activation(act),
         "gated_linear_unit": True,
         "add_bias_linear": False,
         "add_qkv_bias": config.model_type == "qwen2",
         "hidden_dropout": 0.0,
         "attention_dropout": 0.0,
     }
+
+
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    """What transformers calls so.
+
+    Raises:
+        InputError: it is not there.
+    """
+    if name not in _ACTIVATIONS:
+        raise InputError(
+            f"the megatron backend has no activation {name!r}", fix="set policy.backend=fsdp2"
+        )
+    return _ACTIVATIONS[name]
 
 
 def head_dim(config: PretrainedConfig) -> int:
@@ -150,7 +168,8 @@ def _norms(config: PretrainedConfig) -> dict[str, Any]:
     }
 
 
-def _numerics(policy: Policy, device: torch.device) -> dict[str, Any]:
+def numerics(policy: Policy, device: torch.device) -> dict[str, Any]:
+    """Fields of every ``TransformerConfig``: types, recomputation, no fused kernels."""
     dtype = torch.float32 if policy.precision is Precision.FLOAT32 else torch.bfloat16
     recompute: dict[str, Any] = {}
     if policy.activation_checkpointing:

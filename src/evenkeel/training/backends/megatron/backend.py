@@ -48,6 +48,7 @@ from evenkeel.training.backends.megatron.decoding import ContextDecoder
 from evenkeel.training.backends.megatron.optimizer import DistributedAdamW
 from evenkeel.training.backends.megatron.output import SharedOutput
 from evenkeel.training.backends.megatron.rows import Inputs, Rows
+from evenkeel.training.backends.megatron.vision_architecture import vision_architecture
 from evenkeel.training.data.batches import MicroBatch
 from evenkeel.training.distributed import World
 
@@ -59,7 +60,7 @@ AnyInputs = TypeVar("AnyInputs", bound=Inputs)
 
 
 class MegatronBackend(Backend):
-    """A GPT model over tensor, pipeline, context, expert and data parallel ranks."""
+    """A GPT or LLaVA model over tensor, pipeline, context, expert and data parallel ranks."""
 
     def __init__(self, recipe: Recipe, config: PretrainedConfig, world: World) -> None:
         """Make the process groups and the model.
@@ -77,7 +78,10 @@ class MegatronBackend(Backend):
         self._layout = layout.join_groups(policy.parallel, world)
         self.place = self._layout.place
         self._hf_config = config
-        self.chunks = model_chunks.build(self._architecture, self._layout, policy, world.device)
+        vision = vision_architecture(config, policy, world.device)
+        self.chunks = model_chunks.build(
+            self._architecture, self._layout, policy, world.device, vision
+        )
         whole = models.build(recipe, config) if world.is_main else None
         if whole is not None:
             self.initial_weights = models.mean_weight_size(whole)
@@ -176,7 +180,8 @@ class MegatronBackend(Backend):
 
         def step(inputs: Iterator[AnyInputs], module: nn.Module) -> tuple[Tensor, Any]:
             mine = next(inputs)
-            out = module(mine.input_ids, mine.position_ids, mine.attention_mask, **options)
+            seen = {} if mine.images is None else {"images": mine.images}
+            out = module(mine.input_ids, mine.position_ids, mine.attention_mask, **seen, **options)
             return out, lambda logits: of_output(logits, mine)
 
         reports: list[Report] = get_forward_backward_func()(

@@ -11,9 +11,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from megatron.core.transformer.torch_norm import WrappedTorchNorm
 
 CPU = torch.device("cpu")
 
@@ -78,7 +80,12 @@ PATCHES = (
     Patch(
         "torch", "Tensor.type", "DistributedOptimizer sorts weights by type()", _reported_as_cuda
     ),
-    Patch("torch", "Tensor.cuda", "optimizer states gathered for a checkpoint", lambda _: _itself),
+    Patch(
+        "torch",
+        "Tensor.cuda",
+        "optimizer states gathered for a checkpoint, positions of a tower's patches",
+        lambda _: _itself,
+    ),
     Patch(
         _RANDOM,
         "_get_cuda_rng_state",
@@ -105,6 +112,12 @@ WITHOUT_ENGINE = (
         "TELinear",
         "isinstance() of a class that was not found",
         lambda _: _Absent,
+    ),
+    Patch(
+        "megatron.core.models.multimodal.llava_model",
+        "CLIPViTModel",
+        "its norm is torch's LayerNorm, which cannot be built from a configuration",
+        lambda original: partial(original, ln_pre_impl=WrappedTorchNorm),
     ),
 )
 """Needed wherever Transformer Engine is not installed, on a GPU too."""

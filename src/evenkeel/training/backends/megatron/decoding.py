@@ -34,7 +34,6 @@ class ContextDecoder:
         self, input_ids: Tensor, attention_mask: Tensor, images: Mapping[str, Tensor] = NO_IMAGES
     ) -> Tensor:
         """See ``Decoder``."""
-        assert not images  # support.check_supported refuses what would get here
         num_rows, num_columns = attention_mask.shape
         num_new = input_ids.shape[1]
         if self._context is None:
@@ -49,6 +48,7 @@ class ContextDecoder:
                     num_rows, num_new
                 ),
                 attention_mask=cached_mask(attention_mask.to(self._device), num_new),
+                images=images["pixel_values"].to(self._device) if images else None,
             ),
             self._context,
         )
@@ -102,6 +102,7 @@ def cached_mask(mask: Tensor, num_new: int) -> Tensor:
 
 _SEQUENCE_PARALLEL = (
     "sequence_parallel",
+    "sequence_parallel_lm",
     "scatter_to_sequence_parallel",
     "reduce_scatter_embeddings",
 )

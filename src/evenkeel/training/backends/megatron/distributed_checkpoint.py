@@ -15,7 +15,7 @@ from megatron.core.dist_checkpointing.strategies.torch import (
     _replace_state_dict_keys_with_sharded_keys,
     mcore_to_pyt_state_dict,
 )
-from megatron.core.models.gpt import GPTModel
+from megatron.core.transformer import MegatronModule
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
 from evenkeel.training.backends.megatron.optimizer import (
@@ -57,7 +57,7 @@ class InThisProcess(SaveShardedStrategy):  # type: ignore[misc]
 
 
 def save(
-    folder: Path, chunks: Sequence[GPTModel], optimizer: DistributedAdamW | None = None
+    folder: Path, chunks: Sequence[MegatronModule], optimizer: DistributedAdamW | None = None
 ) -> None:
     """Write weights and, if given, optimizer state into ``folder``; called by every rank."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def save(
 
 
 def load(
-    folder: Path, chunks: Sequence[GPTModel], optimizer: DistributedAdamW | None = None
+    folder: Path, chunks: Sequence[MegatronModule], optimizer: DistributedAdamW | None = None
 ) -> None:
     """Read what ``save`` wrote, in whatever layout; called by every rank."""
     wanted = _state(chunks, optimizer, is_loading=True)
@@ -84,14 +84,14 @@ def load(
         optimizer.set_decay()
 
 
-def _named(chunks: Sequence[GPTModel]) -> list[tuple[str, GPTModel]]:
+def _named(chunks: Sequence[MegatronModule]) -> list[tuple[str, MegatronModule]]:
     if len(chunks) == 1:
         return [("model", chunks[0])]
     return [(f"model{index}", chunk) for index, chunk in enumerate(chunks)]
 
 
 def _state(
-    chunks: Sequence[GPTModel], optimizer: DistributedAdamW | None, *, is_loading: bool
+    chunks: Sequence[MegatronModule], optimizer: DistributedAdamW | None, *, is_loading: bool
 ) -> dict[str, Any]:
     metadata = {
         **_METADATA,

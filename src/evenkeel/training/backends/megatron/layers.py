@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812 - the field's own name for it
 from megatron.core.transformer import TransformerConfig
+from megatron.core.transformer.enums import AttnMaskType
 from torch import Tensor, nn
 
 
@@ -40,7 +41,7 @@ class RmsNorm(nn.Module):
 
 
 class FusedAttention(nn.Module):
-    """Causal attention through ``scaled_dot_product_attention``.
+    """Attention through ``scaled_dot_product_attention``, causal but in a vision tower.
 
     Under context parallelism keys and values of all ranks are gathered, which costs memory for one
     layer's keys and values of the whole sequence.
@@ -49,12 +50,14 @@ class FusedAttention(nn.Module):
     def __init__(
         self,
         config: TransformerConfig,
+        attn_mask_type: AttnMaskType = AttnMaskType.causal,
         softmax_scale: float | None = None,
         pg_collection: Any = None,
         **_: object,
     ) -> None:
         """Called by megatron-core's layer builder, which passes more than is needed here."""
         super().__init__()
+        self._is_causal = attn_mask_type is not AttnMaskType.no_mask
         self._scale = softmax_scale
         self._group = pg_collection.cp if config.context_parallel_size > 1 else None
 
@@ -68,7 +71,7 @@ class FusedAttention(nn.Module):
             key: as ``query``.
             value: as ``query``, but may have another number of features.
             attention_mask: (batch or 1, 1, seq, seq of all ranks), True where a token may look;
-                None: each looks at itself and those before it.
+                None: each looks at itself and those before it, or in a tower at all.
 
         Returns:
             (seq, batch, heads * features of the value).
@@ -81,7 +84,7 @@ class FusedAttention(nn.Module):
             k,
             v,
             attn_mask=attention_mask,
-            is_causal=attention_mask is None,
+            is_causal=attention_mask is None and self._is_causal,
             scale=self._scale,
             enable_gqa=k.shape[1] != q.shape[1],
         )

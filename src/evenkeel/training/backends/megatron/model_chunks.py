@@ -14,7 +14,7 @@ from megatron.core.distributed import (
 )
 from megatron.core.models.gpt import GPTModel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec
-from megatron.core.transformer import TransformerConfig
+from megatron.core.transformer import MegatronModule, TransformerConfig
 from megatron.core.transformer.module import Float16Module
 from torch import nn
 
@@ -23,12 +23,20 @@ from evenkeel.recipes.schema import Policy
 from evenkeel.training.backends.megatron.architecture import Architecture
 from evenkeel.training.backends.megatron.layers import FusedAttention, RmsNorm
 from evenkeel.training.backends.megatron.layout import Layout
+from evenkeel.training.backends.megatron.llava import Llava
+from evenkeel.training.backends.megatron.vision_architecture import VisionArchitecture
 
 
 def build(
-    architecture: Architecture, layout: Layout, policy: Policy, device: torch.device
-) -> list[GPTModel]:
+    architecture: Architecture,
+    layout: Layout,
+    policy: Policy,
+    device: torch.device,
+    vision: VisionArchitecture | None = None,
+) -> list[MegatronModule]:
     """One model per piece of the stack that this rank holds; weights are not initialised.
+
+    With ``vision`` the first piece sees images.
 
     Raises:
         InputError: the model cannot be divided as the recipe asks.
@@ -38,6 +46,7 @@ def build(
         return [
             _chunk(
                 architecture,
+                vision,
                 policy,
                 device,
                 stage,
@@ -66,13 +75,14 @@ def takes_masks(policy: Policy, device: torch.device) -> bool:
 
 def _chunk(
     architecture: Architecture,
+    vision: VisionArchitecture | None,
     policy: Policy,
     device: torch.device,
     stage: int | None,
     *,
     is_first: bool,
     is_last: bool,
-) -> GPTModel:
+) -> MegatronModule:
     config = architecture.config
     engine = uses_transformer_engine(device)
     spec = get_gpt_decoder_block_spec(
@@ -88,6 +98,7 @@ def _chunk(
         post_process=is_last,
         share_embeddings_and_output_weights=architecture.tied,
         position_embedding_type="rope",
+        scatter_embedding_sequence_parallel=vision is None,
         vp_stage=stage,
     ).to(device)
     if architecture.inverse_frequencies is not None:
@@ -100,7 +111,18 @@ def _chunk(
         chunk.embedding.word_embeddings.register_forward_hook(
             lambda _module, _inputs, out: out * torch.tensor(scale, dtype=out.dtype)
         )
-    return chunk
+    return chunk if vision is None else _with_eyes(chunk, vision, policy).to(device)
+
+
+def _with_eyes(chunk: GPTModel, vision: VisionArchitecture, policy: Policy) -> Llava:
+    whole, frozen = Llava(chunk, vision), policy.vision
+    assert frozen is not None
+    whole.freeze(
+        freeze_language_model=frozen.freeze_language_model,
+        freeze_vision_model=frozen.freeze_vision_tower,
+        freeze_vision_projection=frozen.freeze_projector,
+    )
+    return whole
 
 
 def _replace_parts(spec: Any, *, norms: bool, attention: bool) -> None:
@@ -123,7 +145,7 @@ def _is_norm(part: Any) -> bool:
     return part is not None and "Identity" not in getattr(part, "__name__", "")
 
 
-def in_precision(chunks: Sequence[GPTModel], config: TransformerConfig) -> list[nn.Module]:
+def in_precision(chunks: Sequence[MegatronModule], config: TransformerConfig) -> list[nn.Module]:
     """The chunks, with casts at both ends of the model where it computes in bf16."""
     if not config.bf16:
         return list(chunks)

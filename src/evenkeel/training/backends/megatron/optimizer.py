@@ -118,11 +118,15 @@ FULLY_RESHARDABLE = "fully_reshardable"
 """Of a checkpoint: one tensor per weight, whole, the only format that any other layout can read."""
 
 
+_VECTORS = ("word_embeddings", "position_embeddings", "class_token")
+"""Weights that are matrices by shape only: each row is a vector of its own."""
+
+
 def _stays(weight: Tensor, name: str, tied: bool) -> bool:
-    """Whether a weight does not decay: vectors, the embedding, an output layer that is one."""
-    if weight.ndim < 2:
+    """Whether a weight does not decay: vectors, embeddings, an output layer that is one."""
+    if weight.ndim < 2 or any(vectors in name for vectors in _VECTORS):
         return True
-    return "word_embeddings" in name or (tied and "output_layer" in name)
+    return tied and "output_layer" in name
 
 
 def make_states(optimizer: ChainedOptimizer) -> None:

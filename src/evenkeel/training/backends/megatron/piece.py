@@ -30,6 +30,8 @@ class Piece:
     """Gate and up projection, one above the other: each is split over ranks on its own."""
     is_copy: bool = False
     """The same weight as another piece: read, not written back."""
+    is_class_token: bool = False
+    """(1, 1, features) here, (features,) there."""
 
     def merge(self, sources: Sequence[Tensor]) -> Tensor:
         """The whole weight here from the whole weights there."""
@@ -37,12 +39,16 @@ class Piece:
             return torch.cat([source[self.expert] for source in sources])
         if self.heads is not None:
             return merge_query_key_value(sources, self.heads)
+        if self.is_class_token:
+            return sources[0][None, None]
         return sources[0] if len(sources) == 1 else torch.cat(list(sources))
 
     def split(self, whole: Tensor) -> list[Tensor]:
         """The inverse of ``merge``, without the other experts."""
         if self.heads is not None:
             return split_query_key_value(whole, self.heads)
+        if self.is_class_token:
+            return [whole[0, 0]]
         return list(whole.chunk(len(self.sources)))
 
 

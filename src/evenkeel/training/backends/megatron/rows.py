@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from evenkeel.recipes.schema import Parallel
 from evenkeel.training.attention import block_diagonal_causal_mask
+from evenkeel.training.backends.batch_transfer import moved
 from evenkeel.training.backends.megatron.context_parallel import ContextShare, padded_to
 from evenkeel.training.data.batches import MicroBatch
 
@@ -27,9 +27,11 @@ class Inputs:
     """(batch or 1, 1, this rank's tokens, seq), True where a token may look; None where each sees
     itself and all before it. Rows without packing are padded on the right, where causal attention
     never looks."""
+    images: Tensor | None = None
+    """(images of all rows, 3, height, width); None: there are none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rows(Inputs):
     """A micro-batch."""
 
@@ -48,7 +50,7 @@ def sequence_multiple(parallel: Parallel) -> int:
 
 def prepared(batch: MicroBatch, length: int, share: ContextShare, device: torch.device) -> Rows:
     """Move a micro-batch to the device and take this rank's part of its rows, ``length`` long."""
-    batch = _moved(batch, device)
+    batch = moved(batch, device)
     num_rows = batch.input_ids.shape[0]
     mask = None
     if batch.segment_ids is not None:
@@ -61,16 +63,5 @@ def prepared(batch: MicroBatch, length: int, share: ContextShare, device: torch.
         input_ids=share.take(padded_to(batch.input_ids, length, 0)),
         position_ids=share.take(padded_to(batch.position_ids, length, 0)),
         attention_mask=share.mask(mask) if mask is not None and share.size > 1 else mask,
+        images=batch.images.get("pixel_values"),
     )
-
-
-def _moved(batch: MicroBatch, device: torch.device) -> MicroBatch:
-    if device.type == "cpu":
-        return batch
-    tensors: dict[str, Any] = {
-        name: value.to(device, non_blocking=True)
-        for name, value in vars(batch).items()
-        if isinstance(value, Tensor)
-    }
-    extras = {name: value.to(device, non_blocking=True) for name, value in batch.extras.items()}
-    return replace(batch, **tensors, extras=extras)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from evenkeel.training.backends.megatron import mixture
+from evenkeel.training import models
+from evenkeel.training.backends.megatron import mixture, vision_weight_map
 from evenkeel.training.backends.megatron.architecture import head_dim
 from evenkeel.training.backends.megatron.piece import Piece
 
@@ -16,6 +18,18 @@ if TYPE_CHECKING:
 
 def pieces(config: PretrainedConfig) -> Iterator[Piece]:
     """Every weight of the model, in a fixed order."""
+    tied = bool(config.tie_word_embeddings)
+    if not models.sees_images(config):
+        yield from _decoder(config, tied=tied)
+        return
+    for piece in _decoder(config.get_text_config(), tied=tied):
+        sources = (re.sub(r"^model\.", "model.language_model.", name) for name in piece.sources)
+        yield replace(piece, sources=tuple(sources))
+    yield from vision_weight_map.pieces(config)
+
+
+def _decoder(config: PretrainedConfig, *, tied: bool) -> Iterator[Piece]:
+    """Of a model of text; ``tied``: its output layer is the embedding."""
     yield Piece("embedding.word_embeddings.weight", ("model.embed_tokens.weight",))
     sparse = mixture.sparse_layers(config) if mixture.has_experts(config) else None
     for layer in range(config.num_hidden_layers):
@@ -25,7 +39,7 @@ def pieces(config: PretrainedConfig) -> Iterator[Piece]:
         else:
             yield from _mlp(f"layers.{layer}.mlp", f"model.layers.{layer}.mlp")
     yield Piece("final_layernorm.weight", ("model.norm.weight",))
-    if config.tie_word_embeddings:
+    if tied:
         yield Piece("output_layer.weight", ("model.embed_tokens.weight",), is_copy=True)
     else:
         yield Piece("output_layer.weight", ("lm_head.weight",))
@@ -99,11 +113,12 @@ def piece_name(local: str, first_layer: int, first_expert: int) -> str:
     """The name of a piece from a parameter's name in one rank's chunk of the model.
 
     Args:
-        local: such as ``decoder.layers.0.mlp.experts.local_experts.1.linear_fc1.weight``.
+        local: such as ``decoder.layers.0.mlp.experts.local_experts.1.linear_fc1.weight``; beside
+            a vision tower, which is never divided, it begins with ``language_model``.
         first_layer: number in the whole model of the chunk's first layer.
         first_expert: number in the whole layer of this rank's first expert.
     """
-    name = local.removeprefix("decoder.")
+    name = local.removeprefix("language_model.").removeprefix("decoder.")
     for fused, norm in _FUSED_NORMS:
         name = name.replace(fused, norm)
     # grouped experts of Transformer Engine: experts.linear_fc1.weight3

@@ -15,6 +15,7 @@ from megatron.core.tensor_parallel import set_tensor_model_parallel_attributes
 from torch import Tensor, nn
 
 from evenkeel.training.backends.megatron import mixture
+from evenkeel.training.backends.megatron.llava import language_model
 from evenkeel.training.backends.megatron.piece import Piece
 from evenkeel.training.backends.megatron.weight_map import piece_name, pieces
 
@@ -119,7 +120,7 @@ def _tensor_group(piece: Piece) -> dist.ProcessGroup:
 
 def _local_places(chunk: nn.Module, config: PretrainedConfig) -> dict[str, tuple[str, Tensor]]:
     """Per piece that this chunk has: the name there and the parameter or buffer."""
-    layers: Any = chunk.get_submodule("decoder.layers")
+    layers: Any = language_model(chunk).get_submodule("decoder.layers")
     first_layer = layers[0].layer_number - 1 if len(layers) else 0
     first_expert = 0
     if mixture.has_experts(config):
