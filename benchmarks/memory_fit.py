@@ -69,6 +69,7 @@ LLAVA = {
     },
     "tie_word_embeddings": True,
 }
+LLAVA_ALL_HEADS = {**LLAVA, "text_config": ALL_HEADS}
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ VAL_2 = ("sft.val_micro_batch_size=2",)
 LORA = ("policy.lora={rank: 8}",)
 # from 256 positions on, the CPU would attend sample by sample, which GPUs do not
 PACKED = ("policy.sequence_packing.enabled=true", "policy.max_total_sequence_length=248")
+SEES = ("policy.vision={freeze_vision_tower: false}",)
+SEES_BY_PROJECTOR = ("policy.vision={freeze_language_model: true}",)
 EXPERTS = (
     "policy.moe={token_dispatcher: allgather, grouped_gemm: false}",
     "policy.parallel.expert_parallel_size=2",
@@ -115,8 +118,8 @@ CASES = (
     Case("fsdp2 dp1 lora", 1, LORA),
     Case("fsdp2 dp1 qwen3 bf16", 1, BF16, QWEN3),
     Case("fsdp2 dp1 gemma3", 1, (), GEMMA3),
-    Case("fsdp2 dp1 llava", 1, ("policy.vision={freeze_vision_tower: false}",), LLAVA),
-    Case("fsdp2 dp1 llava, projector", 1, ("policy.vision={freeze_language_model: true}",), LLAVA),
+    Case("fsdp2 dp1 llava", 1, SEES, LLAVA),
+    Case("fsdp2 dp1 llava, projector", 1, SEES_BY_PROJECTOR, LLAVA),
     Case("fsdp2 dp2, validation 2 by 2", 2, VAL_2),
     Case("fsdp2 dp2 dpo", 2, (), None, Algorithm.DPO),
     Case("fsdp2 dp1 grpo", 1, (), None, Algorithm.GRPO),
@@ -131,6 +134,9 @@ CASES = (
     Case("megatron tp2 dpo bf16", 2, MEGATRON + TP2 + BF16, ALL_HEADS, Algorithm.DPO),
     Case("megatron dp1 grpo", 1, MEGATRON, ALL_HEADS, Algorithm.GRPO),
     Case("megatron ep2 mixtral", 2, MEGATRON + EXPERTS, MIXTRAL),
+    Case("megatron dp1 llava", 1, MEGATRON + SEES, LLAVA_ALL_HEADS),
+    Case("megatron tp2 llava, projector", 2, MEGATRON + TP2 + SEES_BY_PROJECTOR, LLAVA_ALL_HEADS),
+    Case("megatron pp2 llava", 2, MEGATRON + PP2 + SEES, LLAVA_ALL_HEADS),
 )
 
 

@@ -156,8 +156,10 @@ def _states(backend: Any) -> dict[str, float]:
             for module in backend._modules
             for buffer in (*module.buffers, *module.expert_parallel_buffers)
         ]
+        weights = [weight for chunk in backend.chunks for weight in chunk.parameters()]
+        frozen = sum(weight.nbytes for weight in weights if not weight.requires_grad)
         return {
-            "weights": float(sum(b.param_data.nbytes for b in buffers)),
+            "weights": float(frozen + sum(b.param_data.nbytes for b in buffers)),
             "gradients": float(sum(b.grad_data.nbytes for b in buffers)),
             "optimizer": float(sum(_optimizer_bytes(backend))),
         }

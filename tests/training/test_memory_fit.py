@@ -25,6 +25,7 @@ SMALL = (
     "fsdp2 dp2, validation 2 by 2",
     "fsdp2 dp2 bf16 recomputed",
     "fsdp2 dp2 dpo",
+    "megatron tp2 llava, projector",
 )
 """Cases of the benchmark."""
 

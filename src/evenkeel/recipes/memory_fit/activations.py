@@ -155,15 +155,27 @@ def head_bytes(text: TextModel, run: Pass) -> float:
     return run.tokens * (kept + inputs)
 
 
-def vision_layer_bytes(tower: VisionTower, num_patches: float, element_size: int) -> float:
-    """Kept by one layer of a vision tower; tensor parallelism does not split it.
+def vision_layer_bytes(tower: VisionTower, num_patches: float, run: Pass) -> float:
+    """Kept by one layer of a vision tower; only megatron's tensor parallelism splits it.
 
     Qwen's has RMS norms and a gated feed-forward part; the others' layer norms keep their input as
     it is, and GELU its own input and output.
     """
-    w, h = element_size, tower.hidden_size
-    attention = 4 * w * h + w * h
+    w, h = run.element_size, tower.hidden_size
+    split = run.layout.tp if run.on_megatron else 1
+    attention = 4 * w * h / split + w * h
     if tower.model_type == "qwen2_5_vl":
         return num_patches * (attention + 2 * h * (FP32 + w) + w * h + 4 * w * tower.ffn_size)
     activations = 3 if tower.model_type == "llava" else 2  # quick GELU is made of two products
-    return num_patches * (attention + 2 * w * h + w * h + activations * w * tower.ffn_size)
+    return num_patches * (attention + 2 * w * h + w * h + activations * w * tower.ffn_size / split)
+
+
+def projector_bytes(tower: VisionTower, num_patches: float, run: Pass) -> float:
+    """Kept by a LLaVA's projector: what its two layers and the activation between them are given.
+
+    Those of other models have one layer, and are left out.
+    """
+    if tower.model_type != "llava":
+        return 0.0
+    split = run.layout.tp if run.on_megatron else 1
+    return num_patches * run.element_size * (tower.hidden_size + 2 * tower.output_size / split)

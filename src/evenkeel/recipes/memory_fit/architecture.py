@@ -101,6 +101,8 @@ class VisionTower:
     """Patches of one side that become one token."""
     output_size: int
     """Features that the language model takes."""
+    num_used_layers: int
+    """Layers up to the one whose output becomes those features."""
 
     def patches(self, seq_length: int, max_pixels: int | None) -> int:
         """Patches of the images of one row, at most.
@@ -252,16 +254,27 @@ def _vision(keys: _Keys, kind: str, text_size: int) -> VisionTower:
     section = keys.inner("vision_config")
     own_sizes = kind == "qwen2_5_vl"
     merge = {"smolvlm": keys.number("scale_factor", 2), "llava": 1}.get(kind, 4)
+    hidden, ffn = section.number("hidden_size"), section.number("intermediate_size")
+    num_layers = section.number("depth" if own_sizes else "num_hidden_layers")
     return VisionTower(
         model_type=kind,
-        hidden_size=section.number("hidden_size"),
-        ffn_size=section.number("intermediate_size"),
-        num_layers=section.number("depth" if own_sizes else "num_hidden_layers"),
+        hidden_size=hidden,
+        ffn_size=ffn,
+        num_layers=num_layers,
         patch_size=section.number("patch_size"),
         image_size=0 if own_sizes else section.number("image_size"),
         merge_size=section.number("spatial_merge_size", 2) if own_sizes else merge,
         output_size=text_size,
+        num_used_layers=_used_layers(keys, num_layers) if kind == "llava" else num_layers,
     )
+
+
+def _used_layers(keys: _Keys, num_layers: int) -> int:
+    """Of a LLaVA, whose projector takes the last but one where nothing else is said."""
+    layer = keys.section.get("vision_feature_layer", -2)
+    if not isinstance(layer, int):
+        return num_layers  # of several
+    return min(layer if layer >= 0 else max(0, num_layers + 1 + layer), num_layers)
 
 
 def published(models_dir: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -80,7 +80,8 @@ def _changes(wrong: Fit, models: Models) -> Iterator[Change]:
         for factor in (2, 4):
             if not has_vllm:  # an engine beside a pipeline is refused
                 yield "policy.parallel.pipeline_parallel_size", layout.pp * factor
-            yield "policy.parallel.context_parallel_size", layout.cp * factor
+            if policy.vision is None:  # rows with images are not shared out
+                yield "policy.parallel.context_parallel_size", layout.cp * factor
             if text.experts is not None and text.experts.count % (layout.ep * factor) == 0:
                 yield "policy.parallel.expert_parallel_size", layout.ep * factor
     for factor in (2, 4):

@@ -143,6 +143,13 @@ class Rank:
             **options,
         )
 
+    def patches(self, run: Pass) -> float:
+        """Of the images of a pass; 0 where they are not seen on this stage."""
+        tower, vision = self.model.vision, self.recipe.policy.vision
+        if tower is None or vision is None or self.stage > 0:
+            return 0.0
+        return run.rows * tower.patches(run.seq_length, vision.max_pixels)
+
     def static(self) -> Parts:
         """Held all the time, allowances among it."""
         many = self.layout.world_size > 1
@@ -204,6 +211,9 @@ def forward_only(rank: Rank, run: Pass) -> float:
     if run.on_megatron:
         # gate and up in one, the activation and the product; a schedule holds what stages pass on
         held = 7 if layout.pp > 1 else 6
-        return run.tokens * (held * h / layout.sequence_split + 4 * wide)
+        # with images, the text's embeddings and the features beside what was made of them
+        patches = rank.patches(run)
+        seen = (run.tokens + patches) * h if patches else 0.0
+        return seen + run.tokens * (held * h / layout.sequence_split + 4 * wide)
     parts = 5 if run.lora_rank else 3  # an update stands beside what it is added to
     return run.tokens * (2 * h + max(2 * FP32 * text.hidden_size + h, h + parts * wide))

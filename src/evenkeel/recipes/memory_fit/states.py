@@ -7,7 +7,7 @@ Rajbhandari et al. 2020 (arXiv:1910.02054), section 5, with what each backend re
   sum gradients over ranks, so every rank holds them whole, in fp32.
 - ``megatron`` holds whole weights in the precision of the computation and whole fp32 gradients in
   one padded buffer; moments, and fp32 weights where those are bfloat16, are shared by data-parallel
-  ranks (stage 1).
+  ranks (stage 1). Frozen weights lie beside the buffer.
 
 Counts of steps, a number per tensor, are left out.
 """
@@ -127,7 +127,12 @@ def megatron_states(
 ) -> States:
     """What a rank of one pipeline stage holds."""
     size = element_size(policy.precision)
-    dense, experts = _stage_numels(list(weights), layout, stage, layers)
+    trained: list[Weight] = []
+    frozen: list[Weight] = []
+    for weight, is_trained in with_updates(weights, policy):
+        (trained if is_trained else frozen).append(weight)
+    kept = sum(map(sum, _stage_numels(frozen, layout, stage, layers)))
+    dense, experts = _stage_numels(trained, layout, stage, layers)
     if layout.ep == 1:
         dense, experts = dense + experts, []
     whole = shard = 0
@@ -140,7 +145,7 @@ def megatron_states(
             whole += buffer
             shard += min(buffer // split, sum(numels))
     return States(
-        weights=size * whole,
+        weights=size * (whole + kept),
         gradients=FP32 * whole,
         moments=MOMENTS * FP32 * shard,
         main_weights=FP32 * shard if size != FP32 else 0,
@@ -165,16 +170,31 @@ def _stage_numels(
     dense: dict[str, int] = {}
     experts: list[int] = []
     for weight in of_stage(weights, layout, stage, layers):
+        if weight.is_unused:
+            continue  # its towers end where the language model looks
         if weight.is_expert:
             of_one = weight.numel // weight.shape[0] // layout.etp
             experts += [of_one] * (weight.shape[0] // layout.ep)
             continue
         name = re.sub(r"\.(?:[qkv]_proj)\.", ".qkv.", weight.name)
         name = re.sub(r"\.(?:gate|up)_proj\.", ".fc1.", name)
-        is_split = weight.split is not None or "_a_proj" in weight.name
+        is_split = weight.split is not None or _is_split_here(weight)
         numel = weight.numel // layout.tp if is_split else weight.numel
         dense[name] = dense.get(name, 0) + numel
     return list(dense.values()), experts
+
+
+def _is_split_here(weight: Weight) -> bool:
+    """Whether megatron-core splits what the torch backend has whole on every rank."""
+    *_, module, kind = weight.name.split(".")
+    if weight.is_vision:
+        return module in _BY_OUTPUT or (module in _BY_INPUT and kind == "weight")
+    return "_a_proj" in module
+
+
+_BY_OUTPUT = ("q_proj", "k_proj", "v_proj", "fc1", "linear_1")
+_BY_INPUT = ("out_proj", "fc2", "linear_2")
+"""Layers of CLIP's tower and of the projector behind it."""
 
 
 def of_stage(weights: list[Weight], layout: Layout, stage: int, layers: range) -> Iterator[Weight]:
@@ -182,7 +202,9 @@ def of_stage(weights: list[Weight], layout: Layout, stage: int, layers: range) -
     is_first, is_last = stage == 0, stage == layout.pp - 1
     is_tied = all(weight.name != "lm_head.weight" for weight in weights)
     for weight in weights:
-        if weight.block is not None:
+        if weight.is_vision:
+            is_here = is_first
+        elif weight.block is not None:
             kind, _, number = weight.block.partition(".")
             is_here = kind == TEXT and int(number) in layers
         elif "embed_tokens" in weight.name:

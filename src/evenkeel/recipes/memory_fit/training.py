@@ -67,20 +67,23 @@ def _kept_by_layers(rank: Rank, run: Pass) -> float:
         # the schedule holds what a stage was given and what it passes on
         of_layers += 2 * activations.checkpoint_bytes(text, run)
     in_flight = rank.layout.in_flight(rank.stage, rank.num_micro_batches)
-    return of_layers * in_flight + _kept_by_tower(rank, run)
+    return (of_layers + _kept_by_tower(rank, run)) * in_flight
 
 
 def _kept_by_tower(rank: Rank, run: Pass) -> float:
+    """Of one micro-batch, tower and projector."""
     tower, policy = rank.model.vision, rank.recipe.policy
-    if tower is None or policy.vision is None:
+    if tower is None or policy.vision is None or rank.stage > 0:
         return 0.0
-    patches = run.rows * tower.patches(run.seq_length, policy.vision.max_pixels)
+    patches = rank.patches(run)
+    frozen = policy.vision.freeze_projector
+    kept = 0.0 if frozen else activations.projector_bytes(tower, patches, run)
     if policy.vision.freeze_vision_tower and policy.lora is None:
-        return 0.0
+        return kept
+    num_layers = tower.num_used_layers if run.on_megatron else tower.num_layers
     if policy.activation_checkpointing:
-        return patches * run.element_size * tower.hidden_size * tower.num_layers
-    one = activations.vision_layer_bytes(tower, patches, run.element_size)
-    return one * tower.num_layers
+        return kept + patches * run.element_size * tower.hidden_size * num_layers
+    return kept + num_layers * activations.vision_layer_bytes(tower, patches, run)
 
 
 def _in_layer(rank: Rank, run: Pass) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evenkeel.recipes.memory_fit.architecture import Model, TextModel, VisionTower
 
@@ -21,6 +21,8 @@ class Weight:
     """The repeated layer it belongs to, such as ``text.3``; None: it stands alone."""
     is_expert: bool = False
     """Its first dimension counts experts."""
+    is_unused: bool = False
+    """transformers builds it, and the language model sees nothing of it."""
 
     @property
     def numel(self) -> int:
@@ -161,16 +163,22 @@ def _clip_like_tower(tower: VisionTower, prefix: str) -> Iterator[Weight]:
     if is_clip:
         yield from _affine(f"{prefix}pre_layrnorm", (size,))
     for layer in range(tower.num_layers):
-        block, inner = f"{VISION}.{layer}", f"{prefix}encoder.layers.{layer}."
-        for name in ("k_proj", "v_proj", "q_proj", "out_proj"):
-            yield from _affine(f"{inner}self_attn.{name}", (size, size), block)
-        yield from _affine(f"{inner}layer_norm1", (size,), block)
-        yield from _affine(f"{inner}mlp.fc1", (tower.ffn_size, size), block)
-        yield from _affine(f"{inner}mlp.fc2", (size, tower.ffn_size), block)
-        yield from _affine(f"{inner}layer_norm2", (size,), block)
-    yield from _affine(f"{prefix}post_layernorm", (size,))
+        for weight in _tower_layer(tower, layer, f"{prefix}encoder.layers.{layer}."):
+            yield replace(weight, is_unused=layer >= tower.num_used_layers)
+    for weight in _affine(f"{prefix}post_layernorm", (size,)):
+        yield replace(weight, is_unused=is_clip)
     if tower.model_type == "gemma3":
         yield from _pooling_head(tower, f"{prefix}head.")
+
+
+def _tower_layer(tower: VisionTower, layer: int, prefix: str) -> Iterator[Weight]:
+    size, block = tower.hidden_size, f"{VISION}.{layer}"
+    for name in ("k_proj", "v_proj", "q_proj", "out_proj"):
+        yield from _affine(f"{prefix}self_attn.{name}", (size, size), block)
+    yield from _affine(f"{prefix}layer_norm1", (size,), block)
+    yield from _affine(f"{prefix}mlp.fc1", (tower.ffn_size, size), block)
+    yield from _affine(f"{prefix}mlp.fc2", (size, tower.ffn_size), block)
+    yield from _affine(f"{prefix}layer_norm2", (size,), block)
 
 
 def _pooling_head(tower: VisionTower, prefix: str) -> Iterator[Weight]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from evenkeel.errors import InputError
+from evenkeel.recipes import config
 from evenkeel.recipes.memory_fit.architecture import keys_of, parse, published
 from evenkeel.recipes.memory_fit.weights import weights_of
 
@@ -52,6 +53,21 @@ def test_experts_stand_in_the_layers_that_have_them() -> None:
     }
     names = {weight.name for weight in weights_of(parse(keys)) if weight.is_expert}
     assert {name.split(".")[2] for name in names} == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("layer", "used"), [(None, 23), (-1, 24), (-2, 23), (3, 3), ([-2, -1], 24), (99, 24)]
+)
+def test_layers_above_the_one_that_is_seen_are_not_used(layer: object, used: int) -> None:
+    keys = dict(config.load(MODELS / "llava1.5-7b.yaml").recipe.policy.model_config)
+    keys["vision_feature_layer"] = layer
+    if layer is None:
+        del keys["vision_feature_layer"]
+    model = parse(keys)
+    assert model.vision is not None
+    assert (model.vision.num_layers, model.vision.num_used_layers) == (24, used)
+    unused = {weight.block for weight in weights_of(model) if weight.is_unused}
+    assert unused == {None, *(f"vision.{layer}" for layer in range(used, 24))}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,16 @@ from evenkeel.errors import InputError
 from evenkeel.recipes.memory_fit.layout import Layout, layout_of
 from evenkeel.recipes.memory_fit.states import fsdp2_states, megatron_states, of_stage
 from evenkeel.recipes.memory_fit.weights import Weight
-from evenkeel.recipes.schema import Backend, Cluster, Lora, Parallel, Policy, Precision, Recipe
+from evenkeel.recipes.schema import (
+    Backend,
+    Cluster,
+    Lora,
+    Parallel,
+    Policy,
+    Precision,
+    Recipe,
+    Vision,
+)
 
 WEIGHTS = [
     Weight("model.embed_tokens.weight", (128, 64), split=0),
@@ -87,6 +96,28 @@ def test_megatron_shares_the_optimizer_alone() -> None:
     assert states.moments == 8 * padded // 2
     assert states.main_weights == 4 * padded // 2
     assert megatron_states(WEIGHTS[:4], FP32, whole, 0, range(1)).main_weights == 0
+
+
+def test_megatron_splits_a_tower_on_the_first_stage_and_keeps_frozen_weights_out_of_buffers() -> (
+    None
+):
+    tower, projector = "model.vision_tower.encoder.layers.0", "model.multi_modal_projector"
+    weights = [
+        Weight(f"{tower}.self_attn.q_proj.bias", (64,), block="vision.0"),
+        Weight(f"{tower}.self_attn.out_proj.weight", (64, 64), block="vision.0"),
+        Weight(f"{tower}.self_attn.out_proj.bias", (64,), block="vision.0"),
+        Weight("model.vision_tower.post_layernorm.bias", (64,), is_unused=True),
+        Weight(f"{projector}.linear_1.weight", (256, 64)),
+        Weight("model.language_model.norm.weight", (64,)),
+    ]
+    stages = layout(Backend.MEGATRON, 4, tp=2, pp=2)
+    policy = replace(FP32, vision=Vision(freeze_vision_tower=True))
+    first = megatron_states(weights, policy, stages, 0, range(1))
+    last = megatron_states(weights, policy, stages, 1, range(1, 2))
+    trained, frozen = 256 * 64 // 2, 64 // 2 + 64 * 64 // 2 + 64
+    assert (first.weights, first.gradients) == (4 * (trained + frozen), 4 * trained)
+    assert first.moments == 8 * trained
+    assert last.weights == last.gradients == 4 * 128  # a buffer's multiple
 
 
 def test_experts_are_shared_over_their_own_ranks() -> None:
