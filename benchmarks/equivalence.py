@@ -31,7 +31,7 @@ from torch.distributed import TCPStore
 from evenkeel.metrics.collection import collect
 from evenkeel.recipes.schema import Algorithm
 
-RECIPES = Path(__file__).parents[1] / "examples/configs/recipes/llm"
+RECIPES = Path(__file__).parents[1] / "examples/configs/recipes"
 TOLERANCE = 1e-4
 """Relative, of ``train/loss``: other orders of the same sums in fp32, grown over the steps."""
 METRICS = ("train/loss", "train/grad_norm")
@@ -49,6 +49,8 @@ PACKED = "policy.sequence_packing.enabled=true"
 RECOMPUTED = "policy.activation_checkpointing=true"
 ONE_COPY = "policy.parallel.expert_parallel_size=1"
 UNBALANCED = "policy.moe.router_aux_loss_coef=0"  # the balance of a micro-batch is no sum over it
+# of the three layers behind LLaVA's tower
+UNEVEN = ("policy.parallel.num_layers_in_first_pipeline_stage=1",)
 
 
 def micro(size: int) -> str:
@@ -114,6 +116,22 @@ MIXTURE = Group(
         "megatron, mixture, ep2, tp2 + sp": (4, (micro(8), UNBALANCED, TP2, SP)),
     },
 )
+VISION = Group(
+    "vlm_sft-llava-0.3m-1n1g-fsdp2tp1",
+    ("policy.train_global_batch_size=16", "policy.optimizer.lr=1e-3"),
+    (micro(16),),
+    {
+        "torch, images, fsdp2 x2": (2, (micro(8),)),
+        "torch, images, tp2 + sp": (2, (micro(16), TP2, SP)),
+        "megatron, images, one process": (1, (MEGATRON, micro(16))),
+        "megatron, images, packed, recomputed": (1, (MEGATRON, micro(2), PACKED, RECOMPUTED)),
+        "megatron, images, dp2": (2, (MEGATRON, micro(8))),
+        "megatron, images, tp2": (2, (MEGATRON, micro(16), TP2)),
+        "megatron, images, tp2 + sp": (2, (MEGATRON, micro(16), TP2, SP)),
+        "megatron, images, pp2": (2, (MEGATRON, micro(4), PP2, *UNEVEN)),
+        "megatron, images, tp2, pp2": (4, (MEGATRON, micro(4), TP2, PP2, *UNEVEN)),
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -142,7 +160,7 @@ def run_of(
     place = folder / f"{steps}-steps" / group.recipe / name.replace(" ", "-").replace(",", "")
     arguments = (
         "--config",
-        str(RECIPES / f"{group.recipe}.yaml"),
+        str(next(RECIPES.glob(f"*/{group.recipe}.yaml"))),
         f"logger.log_dir={place / 'logs'}",
         f"checkpointing.checkpoint_dir={place / 'ckpts'}",
         "checkpointing.enabled=false",
@@ -218,7 +236,9 @@ def runs_of(group: Group, steps: int, only: str, folder: Path) -> tuple[Run, lis
 
 def compare(steps: int, only: str, folder: Path) -> list[dict[str, object]]:
     """Train what is missing, then print the table; one row a layout."""
-    groups = {group.recipe: runs_of(group, steps, only, folder) for group in (DENSE, MIXTURE)}
+    groups = {
+        group.recipe: runs_of(group, steps, only, folder) for group in (DENSE, MIXTURE, VISION)
+    }
     groups = {recipe: (reference, runs) for recipe, (reference, runs) in groups.items() if runs}
     everything = [run for reference, runs in groups.values() for run in (reference, *runs)]
     for num_ranks in (1, 2, 4):
