@@ -31,7 +31,8 @@ TRAININGS: dict[str, tuple[Algorithm, list[str]]] = {
             "grpo.num_inner_epochs=2",
         ],
     ),
-    "pretrain": (Algorithm.PRETRAIN, []),
+    # "e" as padding: transformers trains no embedding of it where it is given
+    "pretrain": (Algorithm.PRETRAIN, ["++policy.model_config.pad_token_id=101"]),
     "dpo": (Algorithm.DPO, []),
     "distillation": (Algorithm.DISTILLATION, []),
     "distillation on answers": (
@@ -45,6 +46,7 @@ LAYOUTS: dict[str, tuple[str, list[str]]] = {
     "grpo, pp2": ("grpo", [PP2, "policy.train_micro_batch_size=4"]),
     "grpo, cp2": ("grpo", [CP2]),
     "pretrain, tp2": ("pretrain", [TP2]),
+    "pretrain, tp2 with sequence parallelism": ("pretrain", [TP2, SP]),
     "dpo, pp2": ("dpo", [PP2, "policy.train_micro_batch_size=4"]),
     "distillation, pp2": ("distillation", [PP2, "policy.train_micro_batch_size=4"]),
     "distillation on answers, tp2": ("distillation on answers", [TP2]),

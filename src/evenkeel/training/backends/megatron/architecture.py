@@ -48,6 +48,8 @@ class Architecture:
     """Of rotary position embeddings, (head_dim / 2); None where attention makes its own."""
     embedding_scale: float
     """Embeddings are multiplied by it (Gemma)."""
+    padding_id: int | None
+    """The token whose embedding is not trained where it is given."""
 
 
 def check_family(config: PretrainedConfig) -> None:
@@ -91,6 +93,7 @@ def architecture(config: PretrainedConfig, policy: Policy, device: torch.device)
     check_family(config)
     check_divisible(config, policy.parallel.tensor_parallel_size, config.vocab_size)
     is_latent = mixture.has_latent_attention(config)
+    padding: int | None = config.pad_token_id  # below 0, torch counts from the end
     fields = {
         **_shape(config),
         **_norms(config),
@@ -111,6 +114,7 @@ def architecture(config: PretrainedConfig, policy: Policy, device: torch.device)
         tied=tied,
         inverse_frequencies=None if is_latent else _inverse_frequencies(config),
         embedding_scale=math.sqrt(config.hidden_size) if config.model_type == "gemma" else 1.0,
+        padding_id=None if padding is None else padding % config.vocab_size,
     )
 
 

@@ -20,6 +20,7 @@ from torch import nn
 
 from evenkeel.errors import InputError
 from evenkeel.recipes.schema import Policy
+from evenkeel.training.backends.megatron import embedding
 from evenkeel.training.backends.megatron.architecture import Architecture
 from evenkeel.training.backends.megatron.layers import FusedAttention, RmsNorm
 from evenkeel.training.backends.megatron.layout import Layout
@@ -106,11 +107,10 @@ def _chunk(
     if policy.moe is not None and policy.moe.freeze_router:
         for name, weight in chunk.named_parameters():
             weight.requires_grad_(".router." not in name)
+    if is_first and architecture.padding_id is not None:
+        embedding.leave_padding_untrained(chunk.embedding.word_embeddings, architecture.padding_id)
     if is_first and architecture.embedding_scale != 1.0:
-        scale = architecture.embedding_scale
-        chunk.embedding.word_embeddings.register_forward_hook(
-            lambda _module, _inputs, out: out * torch.tensor(scale, dtype=out.dtype)
-        )
+        embedding.scale(chunk.embedding.word_embeddings, architecture.embedding_scale)
     return chunk if vision is None else _with_eyes(chunk, vision, policy).to(device)
 
 
