@@ -77,6 +77,7 @@ def test_it_computes_what_transformers_computes_and_converts_back(name: str) -> 
     tokens = batch.attention_mask.bool()
     assert (found - wanted)[tokens].abs().max() < MAX_DIFFERENCE
     assert (blind - wanted)[tokens].abs().max() > 1e-2
+    assert backend.initial_weights == models.mean_weight_size(whole)
     kept = whole.state_dict()
     if described.tie_word_embeddings:
         del kept["lm_head.weight"]
@@ -120,6 +121,7 @@ STEPS = ("sft.max_num_steps=6", "sft.val_period=6")
 TP2 = "policy.parallel.tensor_parallel_size=2"
 SP = "policy.parallel.sequence_parallel=true"
 PP2 = "policy.parallel.pipeline_parallel_size=2"
+INTERLEAVED = "policy.parallel.virtual_pipeline_parallel_size=2"
 RECOMPUTED = "policy.activation_checkpointing=true"
 PACKED = "policy.sequence_packing.enabled=true"
 
@@ -136,6 +138,7 @@ def trainings(some: Path) -> dict[str, list[str]]:
         "language frozen": ["++policy.vision.freeze_language_model=true"],
         "projector frozen": ["++policy.vision.freeze_projector=true"],
         "few images": few_images(some),
+        "four layers": ["policy.model_config.text_config.num_hidden_layers=4"],
     }
 
 
@@ -147,6 +150,7 @@ LAYOUTS = {
     "tp2 + sp, few images": ("few images", [TP2, SP]),
     "pp2": ("language frozen", [PP2, micro(2)]),
     "pp2, packed": ("projector frozen", [PP2, PACKED, micro(1)]),
+    "pp2, interleaved": ("four layers", [PP2, INTERLEAVED, micro(2)]),
 }
 RESUMED = ("tp2 + sp, recomputed", "pp2")
 
