@@ -5,8 +5,8 @@
 Every case trains a small model on one or two processes on the CPU, with the trainers' own backends
 and losses, and rows of full length. Weights, gradients and optimizer states are added up tensor by
 tensor. The peak of a phase is what torch's allocator holds at most above what it held before, by
-the profiler's record of every allocation; the formulas' parts of that phase, less those that are
-there before it, stand against it.
+the profiler's record of every allocation, the lowest of three rounds; the formulas' parts of that
+phase, less those that are there before it, stand against it.
 """
 
 from __future__ import annotations

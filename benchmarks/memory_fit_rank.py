@@ -15,6 +15,10 @@ from memory_fit import CASES, Case, recipe_of
 
 from evenkeel.recipes.schema import Algorithm, Backend, Recipe
 
+ROUNDS = 3
+"""Of each phase; the lowest of their peaks counts. Collectives over gloo free their buffers from
+threads of their own, later where the machine is busy: no memory that the phase needs."""
+
 
 def measure(case: Case) -> dict[str, float] | None:
     """The same as ``predicted``, of this rank."""
@@ -39,19 +43,24 @@ def measure(case: Case) -> dict[str, float] | None:
         backend.clip_gradients(1.0)
         backend.step(1e-3)
         sizes: dict[str, float] = {}
-        sizes["train"] = _peak(lambda: backend.forward_backward(batches, loss))
-        backend.clip_gradients(1.0)
-        sizes |= _states(backend)
-        backend.step(1e-3)
+        peaks = []
+        for _ in range(ROUNDS):
+            peaks.append(_peak(lambda: backend.forward_backward(batches, loss)))
+            backend.clip_gradients(1.0)
+            sizes |= _states(backend)
+            backend.step(1e-3)
+        sizes["train"] = min(peaks)
         sizes["reference"] = 0.0 if reference is None else _weight_bytes(reference)
         if case.algorithm is Algorithm.GRPO:
-            sizes["generate"] = _peak(lambda: _generate(recipe, backend))
+            generate = partial(_generate, recipe, backend)
+            sizes["generate"] = min(_peak(generate) for _ in range(ROUNDS))
         else:
             samples = recipe.val_samples_per_pass(backend.place.size)
             num_val = recipe.loop.val_global_batch_size // (backend.place.size * samples)
             per_sample = rows // recipe.policy.train_micro_batch_size
             val = [_batch(recipe, samples * per_sample, 9 + seed) for seed in range(num_val)]
-            sizes["validate"] = _peak(lambda: _validate(case, recipe, backend, val))
+            validate = partial(_validate, case, recipe, backend, val)
+            sizes["validate"] = min(_peak(validate) for _ in range(ROUNDS))
         return sizes
 
 
