@@ -42,26 +42,28 @@ def measure(case: Case) -> dict[str, float] | None:
         backend.forward_backward(batches, loss)
         backend.clip_gradients(1.0)
         backend.step(1e-3)
-        sizes: dict[str, float] = {}
-        peaks = []
-        for _ in range(ROUNDS):
-            peaks.append(_peak(lambda: backend.forward_backward(batches, loss)))
-            backend.clip_gradients(1.0)
-            sizes |= _states(backend)
-            backend.step(1e-3)
-        sizes["train"] = min(peaks)
-        sizes["reference"] = 0.0 if reference is None else _weight_bytes(reference)
-        if case.algorithm is Algorithm.GRPO:
-            generate = partial(_generate, recipe, backend)
-            sizes["generate"] = min(_peak(generate) for _ in range(ROUNDS))
-        else:
+        generates = case.algorithm is Algorithm.GRPO
+        if not generates:
             samples = recipe.val_samples_per_pass(backend.place.size)
             num_val = recipe.loop.val_global_batch_size // (backend.place.size * samples)
             per_sample = rows // recipe.policy.train_micro_batch_size
             val = [_batch(recipe, samples * per_sample, 9 + seed) for seed in range(num_val)]
-            validate = partial(_validate, case, recipe, backend, val)
-            sizes["validate"] = min(_peak(validate) for _ in range(ROUNDS))
-        return sizes
+        trained, validated = [], []
+        for _ in range(ROUNDS):
+            trained.append(_peak(lambda: backend.forward_backward(batches, loss)))
+            backend.clip_gradients(1.0)
+            states = _states(backend)
+            backend.step(1e-3)
+            if generates:
+                validated.append(_peak(lambda: _generate(recipe, backend)))
+            else:
+                validated.append(_peak(lambda: _validate(case, recipe, backend, val)))
+        return {
+            **states,
+            "train": min(trained),
+            "reference": 0.0 if reference is None else _weight_bytes(reference),
+            "generate" if generates else "validate": min(validated),
+        }
 
 
 def _backend(recipe: Recipe, architecture: Any, world: Any) -> Any:
