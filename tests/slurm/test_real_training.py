@@ -61,14 +61,9 @@ def repository(tmp_path: Path) -> Path:
     return root
 
 
-def test_training_on_one_and_two_nodes_ends_with_verdicts(
-    new_cluster: Callable[..., MiniCluster], repository: Path
-) -> None:
-    # three nodes, so that the second recipe gets two that torchrun does not know as its own
-    cluster = new_cluster(nodes=3, gpus=1)
-    drivers = [f"tests/test_suites/llm/{name}.sh" for name in (ONE, TWO)]
+def _call(cluster: MiniCluster, repository: Path, *command: str | Path) -> None:
     done = subprocess.run(
-        [ROOT / "tools" / "launch", "--watch", *drivers],
+        command,
         cwd=repository,
         env=cluster.env(OMP_NUM_THREADS="1", PARTITION="main"),
         capture_output=True,
@@ -76,6 +71,15 @@ def test_training_on_one_and_two_nodes_ends_with_verdicts(
         timeout=280,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_training_on_one_and_two_nodes_ends_with_verdicts(
+    new_cluster: Callable[..., MiniCluster], repository: Path
+) -> None:
+    # three nodes, so that the second recipe gets two that torchrun does not know as its own
+    cluster = new_cluster(nodes=3, gpus=1)
+    drivers = [f"tests/test_suites/llm/{name}.sh" for name in (ONE, TWO)]
+    _call(cluster, repository, ROOT / "tools" / "launch", "--watch", *drivers)
     (path,) = repository.glob("code_snapshots/.launches/*/result.json")
     result = json.loads(path.read_text())
     assert [recipe["verdict"] for recipe in result["recipes"]] == ["PASS", "PASS"]
@@ -99,15 +103,8 @@ def test_a_baseline_is_trained_as_jobs(
 ) -> None:
     cluster, output = new_cluster(nodes=3, gpus=1), tmp_path / "B.json"
     words = [ONE, "--executor", "slurm", "--runs", "2", "--poll-s", "1", "--output", str(output)]
-    done = subprocess.run(
-        [sys.executable, "-m", "evenkeel.cli.main", "baseline", "record", *words],
-        cwd=repository,
-        env=cluster.env(OMP_NUM_THREADS="1", PARTITION="main"),
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    program = (sys.executable, "-m", "evenkeel.cli.main")
+    _call(cluster, repository, *program, "baseline", "record", *words)
     baseline = baseline_file.load(output)
     assert [run.seed for run in baseline.runs] == [42, 1001]
     assert all(run.initial_weights for run in baseline.runs)
