@@ -28,6 +28,7 @@ from evenkeel.training import attention, models, shared_prompts, vision_model
 from evenkeel.training.backends import (
     chunked_head,
     compiled_layers,
+    expert_parallel,
     lora,
     tensor_parallel,
     torch_state,
@@ -63,7 +64,14 @@ if TYPE_CHECKING:
 class Fsdp2Backend(Backend):
     """A transformers model over a mesh of (dp, tp) ranks."""
 
-    supported_parallel = frozenset({"tensor_parallel_size", "sequence_parallel"})
+    supported_parallel = frozenset(
+        {
+            "tensor_parallel_size",
+            "sequence_parallel",
+            "expert_parallel_size",
+            "expert_tensor_parallel_size",
+        }
+    )
 
     def __init__(self, recipe: Recipe, config: PretrainedConfig, world: World) -> None:
         self._policy = policy = recipe.policy
@@ -302,9 +310,15 @@ def shard(model: PreTrainedModel, mesh: DeviceMesh, policy: Policy) -> None:
     if policy.activation_checkpointing:
         for block in blocks:
             _recompute(block)
+    text = model.config.get_text_config()
+    expert_parallel.check_supported(model, text, policy.parallel)
     if mesh["tp"].size() > 1:
-        text = model.config.get_text_config()
-        tensor_parallel.check_divisible(text, mesh["tp"].size(), text.vocab_size)
+        tensor_parallel.check_divisible(
+            text,
+            mesh["tp"].size(),
+            text.vocab_size,
+            splits_mlp=expert_parallel.has_dense_layers(model),
+        )
         tensor_parallel.parallelize(model, mesh["tp"], policy.parallel.sequence_parallel)
     bf16 = policy.precision is Precision.BFLOAT16
     if mesh["dp"].size() == 1 and not bf16:

@@ -4,6 +4,7 @@ Column-wise, then row-wise (Shoeybi et al. 2019, arXiv:1909.08053): query/key/va
 are split by output, out/down by input, so one all-reduce closes each half of a layer. With
 sequence parallelism (Korthikanti et al. 2022, arXiv:2205.05198) that all-reduce becomes a
 reduce-scatter along the sequence, and norms and residuals work on a rank's share of the tokens.
+Experts of a mixture stay whole, and the ranks share them out (``expert_parallel``).
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     ParallelStyle,
     PrepareModuleInput,
+    PrepareModuleInputOutput,
     RowwiseParallel,
     SequenceParallel,
     parallelize_module,
 )
 
 from evenkeel.errors import InputError
+from evenkeel.training.backends.expert_parallel import WholeExperts, holds_experts
 from evenkeel.training.models import text_blocks, text_prefix
 
 SEQUENCE_DIM = 1
@@ -41,8 +44,16 @@ LAYER_NORMS = {
 }
 
 
-def check_divisible(config: Any, size: int, vocabulary: int) -> None:
+def check_divisible(
+    config: Any, size: int, vocabulary: int, *, splits_mlp: bool = True
+) -> None:
     """Raise an error where the model cannot be split evenly.
+
+    Args:
+        config: of the language model.
+        size: ranks that share each matrix.
+        vocabulary: how many tokens it has.
+        splits_mlp: whether a layer has a feed-forward part of ``intermediate_size`` that is split.
 
     Raises:
         InputError: heads, the MLP or the vocabulary are not multiples of ``size``.
@@ -53,6 +64,8 @@ def check_divisible(config: Any, size: int, vocabulary: int) -> None:
         "intermediate_size": config.intermediate_size,
         "vocab_size": vocabulary,
     }
+    if not splits_mlp:
+        del amounts["intermediate_size"]
     for key, amount in amounts.items():
         if amount % size:
             raise InputError(
@@ -69,7 +82,7 @@ def parallelize(model: nn.Module, mesh: DeviceMesh, sequence_parallel: bool) -> 
     for them. So does the vision tower of a vision-language model: only its language model is split.
 
     Raises:
-        InputError: a layer has a linear module that the plan does not know, or experts.
+        InputError: a layer has a linear module that the plan does not know.
     """
     embedding, head = _input_embedding(model), _output_embedding(model)
     tied = embedding is not None and head is not None and head.weight is embedding.weight
@@ -84,6 +97,7 @@ def parallelize(model: nn.Module, mesh: DeviceMesh, sequence_parallel: bool) -> 
 def _block_plan(name: str, block: nn.Module, sequence_parallel: bool) -> dict[str, ParallelStyle]:
     plan: dict[str, ParallelStyle] = {}
     outer = Shard(SEQUENCE_DIM) if sequence_parallel else Replicate()
+    is_mixture = False
     for path, module in block.named_modules():
         last = path.rpartition(".")[2]
         if last in COLUMN_WISE:
@@ -94,7 +108,9 @@ def _block_plan(name: str, block: nn.Module, sequence_parallel: bool) -> dict[st
             plan[path] = SequenceParallel(sequence_dim=HEADS_DIM, use_local_output=True)
         elif last in LAYER_NORMS and sequence_parallel:
             plan[path] = SequenceParallel(use_local_output=True)
-        elif isinstance(module, nn.Linear) or _holds_experts(module):
+        elif holds_experts(module):
+            plan[path], is_mixture = WholeExperts(), True
+        elif isinstance(module, nn.Linear):
             raise InputError(
                 f"tensor parallelism does not know how to split {name}.{path}",
                 fix="set policy.parallel.tensor_parallel_size=1",
@@ -108,12 +124,16 @@ def _block_plan(name: str, block: nn.Module, sequence_parallel: bool) -> dict[st
         plan["mlp"] = PrepareModuleInput(
             input_layouts=(outer,), desired_input_layouts=(Replicate(),), use_local_output=True
         )
+    if sequence_parallel and is_mixture:  # which gives the sum of all experts, of all tokens
+        plan["mlp"] = PrepareModuleInputOutput(
+            input_layouts=(outer,),
+            desired_input_layouts=(Replicate(),),
+            use_local_input=True,
+            output_layouts=(Replicate(),),
+            desired_output_layouts=(outer,),
+            use_local_output=True,
+        )
     return plan
-
-
-def _holds_experts(module: nn.Module) -> bool:
-    """Whether matrices of all experts lie in it, one behind the other."""
-    return any(weight.ndim > 2 for weight in module.parameters(recurse=False))
 
 
 def _ends_plan(model: nn.Module, sequence_parallel: bool) -> dict[str, ParallelStyle]:
