@@ -51,6 +51,7 @@ ONE_COPY = "policy.parallel.expert_parallel_size=1"
 UNBALANCED = "policy.moe.router_aux_loss_coef=0"  # the balance of a micro-batch is no sum over it
 # of the three layers behind LLaVA's tower
 UNEVEN = ("policy.parallel.num_layers_in_first_pipeline_stage=1",)
+ON_TORCH = ("policy.backend=fsdp2", "~policy.moe")  # which has no balance loss
 
 
 def micro(size: int) -> str:
@@ -109,8 +110,12 @@ DENSE = Group(
 MIXTURE = Group(
     "sft-mixtral-0.3m-1n2g-megatronep2",
     ("policy.train_global_batch_size=16", "policy.optimizer.lr=1e-3"),
-    ("policy.backend=fsdp2", "~policy.moe", ONE_COPY, micro(16)),
+    (*ON_TORCH, ONE_COPY, micro(16)),
     {
+        "torch, mixture, fsdp2 x2": (2, (micro(8), *ON_TORCH, ONE_COPY)),
+        "torch, mixture, tp2, ep2": (2, (micro(16), *ON_TORCH, TP2)),
+        "torch, mixture, tp2 + sp, ep2": (2, (micro(16), *ON_TORCH, TP2, SP)),
+        "torch, mixture, fsdp2 x2, tp2, ep2": (4, (micro(8), *ON_TORCH, TP2)),
         "megatron, mixture, one process": (1, (micro(16), UNBALANCED, ONE_COPY)),
         "megatron, mixture, ep2": (2, (micro(8), UNBALANCED)),
         "megatron, mixture, ep2, tp2 + sp": (4, (micro(8), UNBALANCED, TP2, SP)),

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,9 +28,13 @@ from evenkeel.training.distributed import World, joined
 
 TP2 = Parallel(tensor_parallel_size=2)
 TP2_SP = Parallel(tensor_parallel_size=2, sequence_parallel=True)
+EP2 = Parallel(tensor_parallel_size=2, expert_parallel_size=2)
+EP2_SP = replace(EP2, sequence_parallel=True)
 LAYOUTS = {
     "torch tp2": (Backend.FSDP2, TP2),
     "torch tp2 + sp": (Backend.FSDP2, TP2_SP),
+    "torch tp2, ep2": (Backend.FSDP2, EP2),
+    "torch tp2, ep2 + sp": (Backend.FSDP2, EP2_SP),
     "megatron tp2 + sp": (Backend.MEGATRON, TP2_SP),
     "megatron pp2": (Backend.MEGATRON, Parallel(pipeline_parallel_size=2)),
     "megatron ep2": (Backend.MEGATRON, Parallel(expert_parallel_size=2)),
@@ -40,14 +45,16 @@ VISION = {"llava": None, "qwen2_5_vl": QWEN, "smolvlm": SMOLVLM, "gemma3": GEMMA
 
 def recipes(backend: Backend, parallel: Parallel) -> dict[str, Recipe]:
     """By family."""
+    shares_experts = parallel.expert_parallel_size > 1
     shapes = dict(FAMILIES)
-    if parallel.expert_parallel_size > 1:
+    if shares_experts:
         shapes = {name: shape for name, shape in shapes.items() if "experts" in str(shape)}
-    if backend is Backend.FSDP2:
+    elif backend is Backend.FSDP2:
         shapes |= ONLY_TORCH
     found = {name: recipe_of(shape, backend, parallel=parallel) for name, shape in shapes.items()}
-    for name, described in VISION.items():
-        if backend is Backend.MEGATRON and (name != "llava" or parallel.expert_parallel_size > 1):
+    vision = {} if shares_experts else VISION
+    for name, described in vision.items():
+        if backend is Backend.MEGATRON and name != "llava":
             continue
         recipe = config.load(RECIPE).recipe
         recipe.data.dataset, recipe.policy.parallel = "shapes", parallel

@@ -64,7 +64,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 def on_two_ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Every layout at once, and runs that stop half-way and continue."""
     names = (*TWO_RANKS, "ep2 in halves", "ep2, then dp2", "dp2, then ep2", "ep2, then one")
-    runs = [(name, overrides) for name, overrides in TWO_RANKS.items()]
+    runs = list(TWO_RANKS.items())
     runs += [("ep2 in halves", (*EP2, PART))] * 2
     runs += [("ep2, then dp2", (*layout, PART)) for layout in (EP2, ())]
     runs += [("dp2, then ep2", (*layout, PART)) for layout in ((), EP2)]
@@ -75,7 +75,7 @@ def on_two_ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def on_four_ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     names = (*FOUR_RANKS, "dp2 x ep2 in halves", "dp2 x ep2, then one", "bf16", "bf16 in halves")
-    runs = [(name, overrides) for name, overrides in FOUR_RANKS.items()]
+    runs = list(FOUR_RANKS.items())
     runs += [("dp2 x ep2 in halves", (*EP2, micro(2), PART))] * 2
     runs += [("dp2 x ep2, then one", (*EP2, micro(4), SIX, PART))]
     runs += [("bf16", EP2_IN_BF16), *[("bf16 in halves", (*EP2_IN_BF16, PART))] * 2]

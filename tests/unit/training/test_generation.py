@@ -152,13 +152,17 @@ def test_no_requests_give_no_answers(backend: Fsdp2Backend) -> None:
     assert BuiltinEngine(backend, [STOP], pad_id=256).generate([], GREEDY) == []
 
 
-@pytest.mark.parametrize(("num_replicas", "is_refused"), [(1, False), (2, True)])
+@pytest.mark.parametrize(
+    ("backend", "num_replicas", "is_refused"),
+    [("megatron", 1, False), ("megatron", 2, True), ("fsdp2", 2, False)],
+)
 def test_experts_that_other_answers_would_wait_for_are_refused(
-    num_replicas: int, is_refused: bool
+    backend: str, num_replicas: int, is_refused: bool
 ) -> None:
-    recipe = config.load(TINY, ["policy.parallel.expert_parallel_size=2"]).recipe
-    backend = SimpleNamespace(place=DataParallelPlace(0, num_replicas))
-    ingredients: Any = SimpleNamespace(recipe=recipe, backend=backend, pad_id=256)
+    layout = [f"policy.backend={backend}", "policy.parallel.expert_parallel_size=2"]
+    recipe = config.load(TINY, layout).recipe
+    place = SimpleNamespace(place=DataParallelPlace(0, num_replicas))
+    ingredients: Any = SimpleNamespace(recipe=recipe, backend=place, pad_id=256)
     if not is_refused:
         assert isinstance(engines.build(ingredients, [STOP]), BuiltinEngine)
         return

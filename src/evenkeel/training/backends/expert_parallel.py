@@ -14,7 +14,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
@@ -71,13 +70,16 @@ def check_supported(model: nn.Module, config: Any, parallel: Parallel) -> None:
             fix="set policy.parallel.expert_tensor_parallel_size=null",
         )
     if experts > 1 and not count:
-        raise InputError(f"{KEY} is {experts}, and the model has no experts", fix=f"set {KEY}=1")
+        raise InputError(
+            f"{KEY} is {experts}, and a {config.model_type} model has no experts",
+            fix=f"set {KEY}=1",
+        )
     if not count or experts == tensor == 1:
         return
     if config.model_type not in MODEL_TYPES:
         raise InputError(
             f"{TENSOR_KEY} is {tensor} and expert_parallel_size {experts}, and the fsdp2 backend "
-            f"does not know how to split a {config.model_type} model",
+            f"does not know how to split {config.model_type} models",
             fix=f"set both to 1, choose {ON_MEGATRON}, or train one of " + ", ".join(MODEL_TYPES),
         )
     if experts != tensor:

@@ -44,9 +44,7 @@ LAYER_NORMS = {
 }
 
 
-def check_divisible(
-    config: Any, size: int, vocabulary: int, *, splits_mlp: bool = True
-) -> None:
+def check_divisible(config: Any, size: int, vocabulary: int, *, splits_mlp: bool = True) -> None:
     """Raise an error where the model cannot be split evenly.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from evenkeel.errors import InputError
-from evenkeel.recipes.schema import Generation, GenerationBackend
+from evenkeel.recipes.schema import Backend, Generation, GenerationBackend
 from evenkeel.training.algorithms.interface import Ingredients
 from evenkeel.training.generation.builtin import BuiltinEngine
 from evenkeel.training.generation.interface import GenerationEngine
@@ -48,8 +48,9 @@ def build(ingredients: Ingredients, stop_ids: Collection[int]) -> GenerationEngi
             fix="remove it, or set policy.generation.backend=vllm",
         )
     experts, num_replicas = policy.parallel.expert_parallel_size, ingredients.backend.place.size
-    if experts > 1 and num_replicas > 1:
-        # ranks that share experts keep step, and those with other prompts write other lengths
+    if policy.backend is Backend.MEGATRON and experts > 1 and num_replicas > 1:
+        # ranks that share experts keep step, and those with other prompts write other lengths;
+        # on the torch backend they have the same prompts
         raise InputError(
             f"policy.parallel.expert_parallel_size is {experts} over {num_replicas} data-parallel "
             "ranks, whose answers differ in length: the built-in generation cannot do that",
