@@ -2,7 +2,7 @@
 
     uv run python benchmarks/memory_fit.py [--case NAME …] [--json]
 
-Every case trains a small model on one or two processes on the CPU, with the trainers' own backends
+Every case trains a small model on one to four processes on the CPU, with the trainers' own backends
 and losses, and rows of full length. Weights, gradients and optimizer states are added up tensor by
 tensor. The peak of a phase is what torch's allocator holds at most above what it held before, by
 the profiler's record of every allocation, the lowest of three rounds; the formulas' parts of that
@@ -96,9 +96,10 @@ LORA = ("policy.lora={rank: 8}",)
 PACKED = ("policy.sequence_packing.enabled=true", "policy.max_total_sequence_length=248")
 SEES = ("policy.vision={freeze_vision_tower: false}",)
 SEES_BY_PROJECTOR = ("policy.vision={freeze_language_model: true}",)
+EP2 = ("policy.parallel.expert_parallel_size=2",)
 EXPERTS = (
     "policy.moe={token_dispatcher: allgather, grouped_gemm: false}",
-    "policy.parallel.expert_parallel_size=2",
+    *EP2,
     "policy.parallel.expert_tensor_parallel_size=1",
 )
 
@@ -109,6 +110,11 @@ CASES = (
     Case("fsdp2 dp2 bf16, 2 micro-batches", 2, BF16 + ACCUMULATED),
     Case("fsdp2 tp2", 2, TP2),
     Case("fsdp2 tp2 sp", 2, TP2 + SP),
+    Case("fsdp2 dp1 mixtral", 1, (), MIXTRAL),
+    Case("fsdp2 tp2 ep2 mixtral", 2, TP2 + EP2, MIXTRAL),
+    Case("fsdp2 tp2 ep2 mixtral bf16, 2 micro-batches", 2, TP2 + EP2 + BF16 + ACCUMULATED, MIXTRAL),
+    Case("fsdp2 tp2 sp ep2 mixtral", 2, TP2 + SP + EP2, MIXTRAL),
+    Case("fsdp2 dp2 tp2 ep2 mixtral", 4, TP2 + EP2, MIXTRAL),
     Case("fsdp2 pp2, 4 micro-batches", 2, PP2 + ACCUMULATED),
     Case("fsdp2 pp2 bf16, 4 micro-batches", 2, PP2 + ACCUMULATED + BF16),
     Case("fsdp2 dp1 recomputed", 1, CHECKPOINTED),

@@ -101,9 +101,10 @@ class Parallel:
     context_parallel_size: int = layout_only(1, AT_LEAST_1)
     """Ranks that share each sequence."""
     expert_parallel_size: int = layout_only(1, AT_LEAST_1)
-    """Ranks that share the experts of a mixture."""
+    """Ranks that share the experts of a mixture; on fsdp2 they are those that share matrices."""
     expert_tensor_parallel_size: int | None = layout_only(None, AT_LEAST_1)
-    """Ranks that share each matrix of an expert; absent: as ``tensor_parallel_size``."""
+    """Ranks that share each matrix of an expert; absent: as ``tensor_parallel_size`` on megatron,
+    and 1 on fsdp2, which keeps experts whole."""
     virtual_pipeline_parallel_size: int | None = layout_only(None, AT_LEAST_1)
     """Pieces of the stack that each pipeline rank holds; absent: one."""
     num_layers_in_first_pipeline_stage: int | None = layout_only(None, AT_LEAST_1)

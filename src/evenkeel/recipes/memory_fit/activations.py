@@ -62,6 +62,17 @@ class Pass:
         """Ranks that share what column-wise layers keep of their input."""
         return self.layout.sequence_split if self.on_megatron else 1
 
+    @property
+    def expert_split(self) -> int:
+        """Ranks that share each matrix of an expert."""
+        return self.layout.etp if self.on_megatron else 1
+
+    @property
+    def routed_share(self) -> float:
+        """Tokens whose way to experts a rank keeps, for one of its own; torch's ranks keep rows
+        for all that they route, also for those whose experts lie elsewhere."""
+        return self.layout.etp / self.layout.sequence_split if self.on_megatron else 1.0
+
 
 def norm(width: float, run: Pass, *, is_gemma: bool = False) -> float:
     """Bytes a token of an RMS norm: its input in fp32, and what its weight is multiplied with."""
@@ -123,17 +134,20 @@ def _gated(width: float, run: Pass) -> float:
 
 
 def _mixture(text: TextModel, run: Pass) -> float:
-    """Tokens go to the ranks of their experts; every rank is taken to get its fair share."""
+    """Tokens go to the ranks of their experts; every rank is taken to get its fair share.
+
+    On torch they stay, and experts that lie elsewhere leave their rows empty.
+    """
     experts, layout, w = text.experts, run.layout, run.element_size
     assert experts is not None
-    etp = layout.etp if run.on_megatron else 1
-    # of the tokens that are routed, in tokens of this rank
-    share = etp / layout.sequence_split
+    etp, share = run.expert_split, run.routed_share
     routed = share * experts.per_token
-    router = 3 * FP32 * experts.count / layout.sequence_split
+    router = 3 * FP32 * experts.count * share / etp
     travelling = 2 * w * text.hidden_size * routed  # sorted by expert, and their results
-    # as in a gated part, and the product once more, weighed by the router
-    inside = 5 * w * experts.ffn_size / etp * routed
+    # as in a gated part, and on megatron the product once more, weighed by the router, whose
+    # weights torch gives to the results
+    parts = 5 if run.on_megatron else 4
+    inside = parts * w * experts.ffn_size / etp * routed
     shared = _gated(experts.shared_ffn_size, run)
     if run.dispatcher is TokenDispatcher.ALLGATHER:
         router *= layout.ep

@@ -21,7 +21,8 @@ class Layout:
     cp: int
     ep: int
     etp: int
-    """Tensor-parallel size within an expert."""
+    """Tensor-parallel size within an expert; 1 on fsdp2, whose tensor-parallel ranks share the
+    experts."""
     vpp: int
     """Pieces of the stack that each pipeline stage holds."""
     sequence_parallel: bool
@@ -89,7 +90,8 @@ def layout_of(recipe: Recipe) -> Layout:
         ranks -= (own.num_nodes or 0) * (own.gpus_per_node or cluster.gpus_per_node)
     tp, pp = parallel.tensor_parallel_size, parallel.pipeline_parallel_size
     cp, ep = parallel.context_parallel_size, parallel.expert_parallel_size
-    etp = parallel.expert_tensor_parallel_size or tp
+    on_megatron = recipe.policy.backend is Backend.MEGATRON
+    etp = parallel.expert_tensor_parallel_size or (tp if on_megatron else 1)
     sizes = {"tensor x pipeline x context": tp * pp * cp}
     if ep > 1:
         sizes["expert x expert tensor x pipeline"] = ep * etp * pp
@@ -100,6 +102,13 @@ def layout_of(recipe: Recipe) -> Layout:
                 f"{ranks} that train",
                 fix="change the sizes, cluster.num_nodes or cluster.gpus_per_node",
             )
+    if not on_megatron and ep > 1 and (ep, etp) != (tp, 1):
+        raise InputError(
+            f"policy.parallel asks for tensor {tp}, expert {ep}, expert tensor {etp}, and fsdp2 "
+            "keeps experts whole, on the ranks that share attention's matrices",
+            fix="give expert_parallel_size and tensor_parallel_size one value, and leave "
+            "expert_tensor_parallel_size out",
+        )
     return Layout(
         backend=recipe.policy.backend,
         world_size=ranks,

@@ -204,9 +204,8 @@ def forward_only(rank: Rank, run: Pass) -> float:
     h = w * text.hidden_size
     wide = w * text.ffn_size / layout.tp
     if text.experts is not None:
-        etp = layout.etp if run.on_megatron else 1
-        routed = text.experts.per_token * etp / layout.sequence_split
-        inside = 5 * w * text.experts.ffn_size / etp + 2 * h
+        routed = text.experts.per_token * run.routed_share
+        inside = 5 * w * text.experts.ffn_size / run.expert_split + 2 * h
         wide = max(wide, routed * inside / 4)
     if run.on_megatron:
         # gate and up in one, the activation and the product; a schedule holds what stages pass on

@@ -3,7 +3,8 @@
 Rajbhandari et al. 2020 (arXiv:1910.02054), section 5, with what each backend really does:
 
 - ``fsdp2`` shards fp32 weights, gradients and both moments over data-parallel ranks (stage 3),
-  each tensor along its first dimension. While a step accumulates over micro-batches it does not
+  each tensor along its first dimension, of experts what is left of it once tensor-parallel ranks
+  have shared them out. While a step accumulates over micro-batches it does not
   sum gradients over ranks, so every rank holds them whole, in fp32.
 - ``megatron`` holds whole weights in the precision of the computation and whole fp32 gradients in
   one padded buffer; moments, and fp32 weights where those are bfloat16, are shared by data-parallel
@@ -100,6 +101,8 @@ def fsdp2_states(weights: Iterable[Weight], policy: Policy, layout: Layout) -> S
         shape = list(weight.shape)
         if weight.split is not None:
             shape[weight.split] = -(-shape[weight.split] // layout.tp)
+        elif weight.is_expert:
+            shape[0] //= layout.ep
         whole = math.prod(shape)
         mine = -(-shape[0] // layout.dp) * math.prod(shape[1:])
         shard += mine

@@ -90,14 +90,15 @@ def _in_layer(rank: Rank, run: Pass) -> float:
     """While one layer runs backward: its gradients, and its activations where they are computed
     again."""
     text, w = rank.model.text, run.element_size
-    width = text.ffn_size
+    width = text.ffn_size / rank.layout.tp
     if text.experts is not None:
-        routed = text.experts.ffn_size * text.experts.per_token
+        split = rank.layout.tp if run.on_megatron else 1
+        routed = text.experts.ffn_size * text.experts.per_token / split
         width = max(width if len(text.experts.sparse_layers) < text.num_layers else 0, routed)
     # of the products in the feed-forward part (on megatron, of gate and up in one), and of the
     # residual on both sides of it
     parts = 2 if run.on_megatron else 1
-    gradients = parts * w * width / rank.layout.tp + 2 * w * text.hidden_size
+    gradients = parts * w * width + 2 * w * text.hidden_size
     if not rank.recipe.policy.activation_checkpointing:
         return run.tokens * gradients
     largest = max(activations.layer_bytes(text, layer, run) for layer in rank.layers)
