@@ -21,6 +21,7 @@ MODELS = ROOT / "examples" / "configs" / "models"
 STATES = {"weights", "gradients", "optimizer", "reference"}
 SMALL = (
     "fsdp2 tp2 sp",
+    "fsdp2 tp2 ep2 mixtral",
     "megatron tp2, validation 2 by 2",
     "fsdp2 dp2, validation 2 by 2",
     "fsdp2 dp2 bf16 recomputed",

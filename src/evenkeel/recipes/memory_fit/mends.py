@@ -10,10 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from evenkeel.errors import InputError
+from evenkeel.recipes.memory_fit.architecture import TextModel
 from evenkeel.recipes.memory_fit.cards import CARDS
 from evenkeel.recipes.memory_fit.fit import Fit, Models, Verdict, fit
 from evenkeel.recipes.schema import Algorithm, Backend, GenerationBackend, Recipe
 
+TENSOR = "policy.parallel.tensor_parallel_size"
+EXPERT = "policy.parallel.expert_parallel_size"
 CHUNK = 1024
 """Positions of ``policy.logits_chunk_size`` where it is proposed."""
 
@@ -72,8 +75,9 @@ def _changes(wrong: Fit, models: Models) -> Iterator[Change]:
     for factor in (2, 4, 8):
         tp = layout.tp * factor
         per_node = wrong.recipe.cluster.gpus_per_node
-        if tp <= per_node and not any(size % tp for size in shared) and policy.lora is None:
-            yield "policy.parallel.tensor_parallel_size", tp
+        is_even = not any(size % tp for size in shared) and _can_share_experts(wrong, text, tp)
+        if tp <= per_node and is_even and policy.lora is None:
+            yield TENSOR, tp
     if policy.backend is Backend.MEGATRON:
         generation = policy.generation
         has_vllm = generation is not None and generation.backend is GenerationBackend.VLLM
@@ -83,9 +87,27 @@ def _changes(wrong: Fit, models: Models) -> Iterator[Change]:
             if policy.vision is None:  # rows with images are not shared out
                 yield "policy.parallel.context_parallel_size", layout.cp * factor
             if text.experts is not None and text.experts.count % (layout.ep * factor) == 0:
-                yield "policy.parallel.expert_parallel_size", layout.ep * factor
+                yield EXPERT, layout.ep * factor
     for factor in (2, 4):
         yield "cluster.num_nodes", wrong.recipe.cluster.num_nodes * factor
+
+
+def _can_share_experts(wrong: Fit, text: TextModel, ranks: int) -> bool:
+    """Whether tensor-parallel ranks can share the experts, if torch has to: it does not split
+    latent attention, nor layers that have experts of both kinds."""
+    if text.experts is None or wrong.recipe.policy.backend is Backend.MEGATRON:
+        return True
+    is_known = text.latent is None and not text.experts.shared_ffn_size
+    return is_known and text.experts.count % ranks == 0
+
+
+def _complete(changes: tuple[Change, ...], wrong: Fit, models: Models) -> tuple[Change, ...]:
+    """With the size of expert parallelism that torch asks for beside one of tensor parallelism."""
+    ranks = dict(changes).get(TENSOR)
+    on_torch = wrong.recipe.policy.backend is Backend.FSDP2
+    if ranks is None or not on_torch or models.policy.text.experts is None:
+        return changes
+    return (*(change for change in changes if change[0] != EXPERT), (EXPERT, ranks))
 
 
 def _cheap_changes(recipe: Recipe, wrong: Fit) -> Iterator[Change]:
@@ -112,8 +134,8 @@ def _cheap_changes(recipe: Recipe, wrong: Fit) -> Iterator[Change]:
 
 
 def _tried(wrong: Fit, models: Models, attempts: Sequence[tuple[Change, ...]]) -> Iterator[Mend]:
-    for changes in attempts:
-        recipe = wrong.recipe
+    for attempt in attempts:
+        recipe, changes = wrong.recipe, _complete(attempt, wrong, models)
         for key, value in changes:
             recipe = _changed(recipe, key.split("."), value)
         try:

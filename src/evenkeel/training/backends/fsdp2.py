@@ -28,7 +28,6 @@ from evenkeel.training import attention, models, shared_prompts, vision_model
 from evenkeel.training.backends import (
     chunked_head,
     compiled_layers,
-    expert_parallel,
     lora,
     tensor_parallel,
     torch_state,
@@ -310,15 +309,8 @@ def shard(model: PreTrainedModel, mesh: DeviceMesh, policy: Policy) -> None:
     if policy.activation_checkpointing:
         for block in blocks:
             _recompute(block)
-    text = model.config.get_text_config()
-    expert_parallel.check_supported(model, text, policy.parallel)
+    tensor_parallel.check_model(model, policy.parallel)
     if mesh["tp"].size() > 1:
-        tensor_parallel.check_divisible(
-            text,
-            mesh["tp"].size(),
-            text.vocab_size,
-            splits_mlp=expert_parallel.has_dense_layers(model),
-        )
         tensor_parallel.parallelize(model, mesh["tp"], policy.parallel.sequence_parallel)
     bf16 = policy.precision is Precision.BFLOAT16
     if mesh["dp"].size() == 1 and not bf16:

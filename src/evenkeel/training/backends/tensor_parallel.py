@@ -9,7 +9,7 @@ Experts of a mixture stay whole, and the ranks share them out (``expert_parallel
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -25,8 +25,13 @@ from torch.distributed.tensor.parallel import (
 )
 
 from evenkeel.errors import InputError
+from evenkeel.recipes.schema import Parallel
+from evenkeel.training.backends import expert_parallel
 from evenkeel.training.backends.expert_parallel import WholeExperts, holds_experts
 from evenkeel.training.models import text_blocks, text_prefix
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 SEQUENCE_DIM = 1
 HEADS_DIM = 2
@@ -42,6 +47,19 @@ LAYER_NORMS = {
     "pre_feedforward_layernorm",
     "post_feedforward_layernorm",
 }
+
+
+def check_model(model: PreTrainedModel, parallel: Parallel) -> None:
+    """Raise an error where ranks cannot share the model as the recipe asks.
+
+    Raises:
+        InputError: its sizes are no multiples, or its experts cannot be shared out so.
+    """
+    text = model.config.get_text_config()
+    expert_parallel.check_supported(model, text, parallel)
+    if parallel.tensor_parallel_size > 1:
+        splits_mlp = expert_parallel.has_dense_layers(model)
+        check_divisible(text, parallel.tensor_parallel_size, text.vocab_size, splits_mlp=splits_mlp)
 
 
 def check_divisible(config: Any, size: int, vocabulary: int, *, splits_mlp: bool = True) -> None:

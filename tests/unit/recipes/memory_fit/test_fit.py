@@ -125,6 +125,39 @@ def test_mends_work_together_where_one_is_not_enough() -> None:
     assert together.result.verdict is not Verdict.DOES_NOT_FIT
 
 
+ON_TORCH = (
+    "policy.backend=fsdp2",
+    "~policy.moe",
+    "policy.parallel.tensor_parallel_size=1",
+    "policy.parallel.pipeline_parallel_size=1",
+    "policy.parallel.expert_parallel_size=1",
+    "policy.parallel.expert_tensor_parallel_size=null",
+    "policy.parallel.sequence_parallel=false",
+)
+
+
+def test_torch_shares_experts_where_it_splits_attention() -> None:
+    name = "sft-qwen3-30ba3b-4n8g-megatrontp2pp2ep8"
+    wrong, models = of(name, *ON_TORCH)
+    mend, _ = mends(wrong, models)
+    assert mend.overrides == [
+        "policy.parallel.tensor_parallel_size=4",
+        "policy.parallel.expert_parallel_size=4",
+    ]
+    again, _ = of(name, *ON_TORCH, *mend.overrides)
+    assert again.peak == mend.result.peak
+    with pytest.raises(InputError, match="tensor 4, expert 1, expert tensor 1, and fsdp2 keeps"):
+        of(name, *ON_TORCH, mend.overrides[0])
+    with pytest.raises(InputError, match="tensor 1, expert 4, expert tensor 1, and fsdp2 keeps"):
+        of(name, *ON_TORCH, mend.overrides[1])
+
+
+def test_torch_does_not_split_latent_attention() -> None:
+    wrong, models = of("sft-deepseek-v2-lite-2n8g-megatronep8", *ON_TORCH)
+    changed = {key for mend in mends(wrong, models) for key, _ in mend.changes}
+    assert changed == {"policy.activation_checkpointing", "cluster.num_nodes"}
+
+
 def test_nothing_helps_a_small_card() -> None:
     wrong, models = of("sft-llama3.1-70b-8n8g-tp4pp2-long", on=Card("tiny", 2 * GIB))
     assert mends(wrong, models) == []

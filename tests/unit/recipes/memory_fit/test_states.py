@@ -46,6 +46,15 @@ def test_fsdp2_shares_everything_in_fp32() -> None:
     assert states.gathered_block == 2 * (64 * 64 + 64)
 
 
+def test_fsdp2_shares_experts_whole() -> None:
+    shared = layout(Backend.FSDP2, 4, tp=2, ep=2)
+    with_experts = fsdp2_states(WEIGHTS, FP32, shared)
+    without = fsdp2_states(WEIGHTS[:4], FP32, shared)
+    # of four experts each of two ranks has two, of which data parallelism makes one
+    assert with_experts.weights - without.weights == 4 * 64 * 64
+    assert with_experts.accumulated_gradients - without.accumulated_gradients == 4 * 2 * 64 * 64
+
+
 def test_one_rank_in_fp32_gathers_nothing() -> None:
     states = fsdp2_states(WEIGHTS, FP32, layout(Backend.FSDP2, 1))
     assert (states.gathered, states.gathered_block) == (0, 0)
@@ -152,6 +161,15 @@ def test_micro_batches_in_flight() -> None:
     assert four.in_flight(0, 2) == 2
     interleaved = replace(four, vpp=2)
     assert interleaved.in_flight(0, 8) == (2 * 3 + 4 + 1) / 2
+
+
+def test_torch_has_experts_where_megatron_would_split_them() -> None:
+    """Where nothing is said of the ranks within an expert."""
+    parallel = Parallel(tensor_parallel_size=2, expert_parallel_size=2)
+    policy, four = Policy(parallel=parallel), Cluster(gpus_per_node=4)
+    assert layout_of(Recipe(policy=policy, cluster=four)).etp == 1
+    on_megatron = replace(policy, backend=Backend.MEGATRON)
+    assert layout_of(Recipe(policy=on_megatron, cluster=four)).etp == 2
 
 
 def test_sizes_must_divide_the_ranks() -> None:
