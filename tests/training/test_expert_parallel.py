@@ -46,6 +46,7 @@ FOUR_RANKS = {
     "dp2 x ep2 + sp, recomputed": (*EP2, SP, RECOMPUTED, micro(4)),
     "dp2 x ep2, three experts a rank": (*EP2, micro(4), SIX),
 }
+REINFORCED = ("grpo.max_num_steps=2",)
 EP2_IN_BF16 = (*EP2, micro(4), "policy.precision=bfloat16")
 
 
@@ -80,6 +81,18 @@ def on_four_ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     runs += [("dp2 x ep2, then one", (*EP2, micro(4), SIX, PART))]
     runs += [("bf16", EP2_IN_BF16), *[("bf16 in halves", (*EP2_IN_BF16, PART))] * 2]
     return trained(4, names, runs, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def reinforced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """On one process, and on two groups of ranks that share the experts."""
+    one, shared = (tmp_path_factory.mktemp("reinforced") for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        assert train(one, *REINFORCED, *MIXTURE, algorithm=Algorithm.GRPO) == 0
+    overrides = [*REINFORCED, *MIXTURE, *EP2, micro(4)]
+    assert train_all_on_ranks(4, [(Algorithm.GRPO, shared, overrides)]) == [0]
+    return one, shared
 
 
 def trained(
@@ -155,3 +168,12 @@ def test_a_checkpoint_of_shared_experts_continues_on_one_process(
     assert_same_curve(on_two_ranks["ep2, then one"], whole[4])
     assert train(on_four_ranks["dp2 x ep2, then one"], *LENGTH, *MIXTURE, SIX) == 0
     assert_same_curve(on_four_ranks["dp2 x ep2, then one"], whole[6])
+
+
+def test_answers_are_sampled_where_experts_are_shared(reinforced: tuple[Path, Path]) -> None:
+    wanted, found = map(curves, reinforced)
+    assert found["train/reward"] == pytest.approx(wanted["train/reward"])
+    for name in ("train/grad_norm", "train/token_mult_prob_error", "train/approx_entropy"):
+        assert sorted(found[name]) == [1, 2]
+        for step, value in found[name].items():
+            assert value == pytest.approx(wanted[name][step], rel=1e-4, abs=1e-6), (name, step)
