@@ -162,15 +162,20 @@ def _retire(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     from evenkeel.convergence import baseline as files
     from evenkeel.convergence import baseline_files, baseline_judgement
+    from evenkeel.convergence.comparison import Options
     from evenkeel.report import baseline_text
 
     path = baseline_files.find(args.baseline, args.root)
     loaded = files.load(path)
     baseline_judgement.refuse_unknown(args.metric, loaded.curves)
+    options = Options(directions=loaded.directions)
+    home = baseline_files.repository_of(path)
+    if home is not None:
+        options = baseline_judgement.options_in(home, loaded)
     if args.json:
-        print(json.dumps(baseline_text.numbers(loaded, args.metric)))
+        print(json.dumps(baseline_text.numbers(loaded, options, args.metric)))
     else:
-        baseline_text.print_baseline(loaded, str(path), args.metric)
+        baseline_text.print_baseline(loaded, str(path), options, args.metric)
     return EXIT_OK
 
 

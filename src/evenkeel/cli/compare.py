@@ -39,10 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline",
         nargs="+",
-        type=Path,
         required=True,
-        metavar="B.json",
-        help="a baseline file, or metrics files of healthy runs",
+        metavar="BASELINE",
+        help="a baseline file, the name of a recipe that has one, or metrics files of healthy runs",
     )
     parser.add_argument(
         "--pool",
@@ -94,7 +93,7 @@ def add_budget_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare and show; the verdict gives the exit status."""
-    from evenkeel.convergence import baseline_judgement
+    from evenkeel.convergence import baseline_files, baseline_judgement
     from evenkeel.convergence.comparison import Options
     from evenkeel.convergence.error_budget import Budget
     from evenkeel.convergence.run_evidence import read_evidence
@@ -106,7 +105,10 @@ def run(args: argparse.Namespace) -> int:
             fix="at most three runs are combined: the run to judge and two confirming ones",
         )
     evidence = [read_evidence(path) for path in args.runs]
-    baseline = baseline_judgement.read_baseline(args.baseline)
+    paths = [Path(given) for given in args.baseline]
+    if len(paths) == 1:
+        paths = [baseline_files.find(args.baseline[0])]
+    baseline = baseline_judgement.read_baseline(paths)
     given = baseline_judgement.parse_directions(args.direction, baseline.curves)
     baseline_judgement.refuse_unknown(args.metric, baseline.curves)
     options = Options(

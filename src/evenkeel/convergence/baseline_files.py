@@ -31,7 +31,13 @@ def find(given: str, root: Path | None = None) -> Path:
     path = Path(given)
     if path.exists() or given.endswith(".json"):
         return path
-    repository = Repository.around(root or Path.cwd())
+    try:
+        repository = Repository.around(root or Path.cwd())
+    except InputError as error:
+        raise InputError(
+            f"no file {given}, and no repository here whose recipe it could be: {error.message}",
+            fix="name a file of 'evenkeel baseline record'",
+        ) from error
     found = of_recipe(repository, given)
     if len(found) == 1:
         return found[0]
@@ -50,6 +56,16 @@ def find(given: str, root: Path | None = None) -> Path:
 def of_recipe(repository: Repository, name: str) -> list[Path]:
     """The baseline files of a recipe, one per platform."""
     return sorted(repository.baselines_dir.glob(f"*/{name}/*.json"))
+
+
+def repository_of(path: Path) -> Repository | None:
+    """The one whose runs are judged by the baseline at ``path``; None where it lies elsewhere."""
+    try:
+        found = Repository.around(path.resolve().parent)
+    except InputError:
+        return None
+    own = path.resolve().is_relative_to(found.baselines_dir.resolve())
+    return found if own else None
 
 
 def standard_path(baseline: Baseline, root: Path | None) -> Path:

@@ -61,8 +61,13 @@ def _is_similar(one: Baseline, other: Baseline) -> bool:
 def compare_evidence(
     baseline: Baseline, evidence: Sequence[RunEvidence], options: Options
 ) -> Comparison:
-    """Match recipe and platform, then compare; what does not match is ``INCOMPARABLE``."""
+    """Match recipe and platform, then compare; what does not match is ``INCOMPARABLE``.
+
+    Confirming runs that are copies of another one are left out.
+    """
     notes: list[str] = []
+    evidence, copies = _without_copies(evidence)
+    notes += copies
     matches = [baseline_match.match(baseline, one) for one in evidence]
     for found in matches:
         if not found.comparable:
@@ -84,6 +89,29 @@ def compare_evidence(
     return replace(comparison, notes=(*notes, *comparison.notes))
 
 
+def _without_copies(evidence: Sequence[RunEvidence]) -> tuple[list[RunEvidence], list[str]]:
+    """Runs that tell something new, and a note of each that does not."""
+    if len(evidence) < 2:
+        return list(evidence), []
+    kept: list[RunEvidence] = []
+    notes = []
+    for one in evidence:
+        twice = next((other for other in kept if _convergence(other) == _convergence(one)), None)
+        if twice is None:
+            kept.append(one)
+        else:
+            names = [Path(each.source).name for each in (one, twice)]
+            notes.append(f"{names[0]} does not count: it is the same as {names[1]}")
+    return kept, notes
+
+
+def _convergence(run: RunEvidence) -> dict[str, str]:
+    """Its curves but for speed and memory, which differ between copies, too; all where it has only
+    those. As text, in which NaN is the same as NaN."""
+    names = [name for name in run.metrics if kind_of(name).family is Family.CONVERGENCE]
+    return {name: repr(dict(run.metrics[name])) for name in names or run.metrics}
+
+
 def _other_node(baseline: Baseline, evidence: Sequence[RunEvidence]) -> str:
     """Why speeds cannot be compared; empty where the nodes are alike, or nobody says."""
     recorded = baseline.platform
@@ -103,8 +131,7 @@ def compare_run(
 ) -> Comparison | None:
     """Compare a run with the baseline of its recipe and platform.
 
-    Confirming runs are found beside it. The night's budget is shared by all recipes of the
-    repository that have a baseline, and their baselines tell how much runs usually vary.
+    Confirming runs are found beside it; the options are those of the repository.
 
     Returns:
         None where all of the recipe's baselines are retired.
@@ -124,18 +151,26 @@ def compare_run(
     match, baseline = min(
         matches, key=lambda pair: (not pair[0].comparable, order.index(pair[0].level))
     )
-    recipes = {path.parent for path in repository.baselines_dir.glob("*/*/*.json")}
-    options = Options(
-        budget=Budget(num_recipes=max(1, len(recipes))),
-        directions=baseline.directions,
-        priors=pooled_priors([repository.baselines_dir], baseline),
-        with_advice=False,
-    )
+    options = replace(options_in(repository, baseline), with_advice=False)
     last = max(int(curve.steps[-1]) for curve in baseline.curves.values())
     if match.comparable and max_steps is not None and max_steps < last:
         reason = f"it was to end at step {max_steps}, the runs of its baseline at {last}"
         return _incomparable(reason, baseline, evidence, options)
     return compare_evidence(baseline, evidence, options)
+
+
+def options_in(repository: Repository, baseline: Baseline) -> Options:
+    """As runs of this repository are judged.
+
+    All of its recipes that have a baseline share the night's budget, and their baselines tell how
+    much runs usually vary.
+    """
+    recipes = {path.parent for path in repository.baselines_dir.glob("*/*/*.json")}
+    return Options(
+        budget=Budget(num_recipes=max(1, len(recipes))),
+        directions=baseline.directions,
+        priors=pooled_priors([repository.baselines_dir], baseline),
+    )
 
 
 def _incomparable(

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from evenkeel.convergence import curves, platforms
 from evenkeel.convergence.baseline import (
     Acceptance,
@@ -17,9 +19,13 @@ from evenkeel.convergence.baseline import (
     rows_of,
     twin_metrics,
 )
-from evenkeel.convergence.metric_kinds import Direction
+from evenkeel.convergence.curves import Curve
+from evenkeel.convergence.metric_kinds import Direction, Family, kind_of
 from evenkeel.convergence.run_evidence import RunEvidence
 from evenkeel.errors import InputError, did_you_mean
+
+_FILED = 1e-6
+"""Relative; values of baselines are filed with seven digits."""
 
 
 def of_evidence(
@@ -35,7 +41,7 @@ def of_evidence(
 
     Raises:
         InputError: the runs have no metric in common, or they are of different recipes; a twin's
-            seed is none of the others', or was trained with other numerics.
+            seed is none of the others', or was trained with other numerics; a run diverged.
     """
     runs = [one for one in evidence if not one.numeric_twin]
     twins = [one for one in evidence if one.numeric_twin]
@@ -49,6 +55,7 @@ def of_evidence(
         )
     _refuse_strays(twins, {one.seed for one in runs}, runs[0].platform)
     found = curves.of_runs([one.metrics for one in (*runs, *twins)])
+    _refuse_diverged(found, [one.source for one in (*runs, *twins)])
     if not found:
         raise InputError(
             f"the runs have no metric with a step in common: {_told_apart((*runs, *twins))}",
@@ -90,6 +97,46 @@ def _twin(name: str, evidence: RunEvidence) -> NumericTwin:
     return NumericTwin(**vars(_run(name, evidence)), numeric_twin=evidence.numeric_twin)
 
 
+def _refuse_diverged(found: Mapping[str, Curve], sources: Sequence[str]) -> None:
+    """Raise for a run whose loss or quality is lost: it is no healthy one.
+
+    Args:
+        found: metric → curve with a row per run and twin.
+        sources: of these rows.
+    """
+    for name, curve in found.items():
+        if kind_of(name).direction not in (Direction.LOWER, Direction.HIGHER):
+            continue
+        if kind_of(name).family is not Family.CONVERGENCE:
+            continue
+        finite = np.isfinite(curve.values)
+        lost = ~finite & finite.any(axis=0)
+        lost[:, -1] = ~finite[:, -1]
+        if lost.any():
+            row = int(lost.any(axis=1).argmax())
+            place = int(lost[row].argmax())
+            raise InputError(
+                f"{name} of {sources[row]} is {curve.values[row, place]} at step"
+                f" {curve.steps[place]}, and a run that diverged is no healthy one",
+                fix="leave the run out",
+            )
+
+
+def _refuse_copies(found: Mapping[str, Curve], num_old: int, sources: Sequence[str]) -> None:
+    """Raise where one of the runs behind the first ``num_old`` is the same as one before it."""
+    for row in range(num_old, len(sources)):
+        for earlier in range(row):
+            if all(
+                np.allclose(curve.values[row], curve.values[earlier], _FILED, 0, equal_nan=True)
+                for curve in found.values()
+            ):
+                raise InputError(
+                    f"{sources[row]} is the same as {sources[earlier]} in every value: copies tell"
+                    " nothing of how runs vary",
+                    fix="add runs of other seeds",
+                )
+
+
 def _refuse_strays(
     twins: Sequence[RunEvidence], seeds: Collection[int | None], platform: Mapping[str, Any]
 ) -> None:
@@ -114,7 +161,8 @@ def with_runs(
     """``baseline`` with further runs, on the steps that all have; older acceptances are kept.
 
     Raises:
-        InputError: a run is of another configuration, or shares no metric with the baseline.
+        InputError: a run is of another configuration, shares no metric with the baseline, is a
+            copy of another one, or diverged.
     """
     for one in evidence:
         if baseline.fingerprint and one.fingerprint not in (None, baseline.fingerprint):
@@ -139,6 +187,11 @@ def with_runs(
     found = curves.of_runs(rows)
     if not found:
         raise InputError("the runs have no metric with a step in common with the baseline")
+    sources = [one.name for one in baseline.runs] + [one.source for one in new]
+    if not baseline.bit_exact:
+        _refuse_copies(found, len(baseline.runs), sources)
+    sources += [one.name for one in baseline.twins] + [one.source for one in new_twins]
+    _refuse_diverged(found, sources)
     return replace(
         baseline,
         runs=runs,

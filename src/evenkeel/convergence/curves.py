@@ -156,11 +156,11 @@ def stuck(aligned: Aligned, num_baseline: int) -> Fault | None:
 
 
 def _first_non_finite(series: Mapping[int, float], curve: Curve) -> Fault | None:
-    """The first value that is not finite at a step where the whole baseline is (or has none)."""
+    """The first value that is not finite at a step where a run of the baseline is (or has none)."""
     bad = [step for step, value in series.items() if not math.isfinite(value)]
     if not bad:
         return None
-    finite = np.isfinite(curve.values).all(axis=0)
+    finite = np.isfinite(curve.values).any(axis=0)
     excused = set(curve.steps[~finite].tolist())
     unexcused = sorted(step for step in bad if step not in excused)
     if not unexcused:

@@ -104,7 +104,11 @@ def measure(
     floor = np.hypot([kind.numeric_floor for kind in kinds], tick / np.sqrt(12.0))
     if values.shape[2] >= _LEAST_STEPS_FOR_NOISE:
         pair = values[:, summaries.noise_pair(values.shape[1], num_baseline)]
-        priors = _narrowed(priors, summaries.step_noise(units.of_steps(pair).relative(pair)))
+        noise = summaries.step_noise(units.of_steps(pair).relative(pair))
+        if num_baseline == 1:
+            # a run beside itself, as where a baseline of one run is shown, tells nothing
+            noise = np.where((pair[:, :1] == pair).all(axis=(1, 2)), np.inf, noise)
+        priors = _narrowed(priors, noise)
     context = _Context(num_baseline, factor, units, floor, tuple(priors))
     items = [_final(coarse, context, _tie_floor(relative, context))]
     if coarse.shape[-1] > 1:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from evenkeel.convergence.error_budget import Budget
-from evenkeel.convergence.metric_kinds import Family
+from evenkeel.convergence.metric_kinds import Family, kind_of
 from evenkeel.convergence.verdict import Verdict
 
 
@@ -231,6 +231,7 @@ class Comparison:
             "family_error": self.budget.family_error,
             "metrics": [one.to_json() for one in self.results],
             "message": self.message,
+            "speed_and_memory": self.noted(),
             "num_recipes": self.budget.num_recipes,
             "looks": self.budget.looks,
             "num_new_runs": self.num_new,
@@ -255,7 +256,10 @@ def _rank(verdict: Verdict) -> int:
 def _fold(results: Sequence[MetricResult]) -> tuple[Verdict, str]:
     if not results:
         return Verdict.NO_BASELINE, "the baseline has no metric to compare with"
-    worst = min(results, key=lambda one: (_rank(one.verdict), one.p_value or 0.0))
+    worst = min(
+        results,
+        key=lambda one: (_rank(one.verdict), one.p_value or 0.0, -kind_of(one.metric).weight),
+    )
     verdict = worst.verdict
     if verdict is Verdict.PASS:
         num = len({one.metric for one in results})

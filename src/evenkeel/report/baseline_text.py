@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich import box
@@ -20,8 +21,14 @@ from evenkeel.report.terminal import PLAIN_WIDTH, number, print_table, print_wor
 _MAX_PLOTS = 4
 
 
-def numbers(baseline: Baseline, only: Sequence[str] = ()) -> dict[str, Any]:
-    """What ``show --json`` prints: provenance, and per metric and summary what it would find."""
+def numbers(baseline: Baseline, options: Options, only: Sequence[str] = ()) -> dict[str, Any]:
+    """What ``show --json`` prints: provenance, and per metric and summary what it would find.
+
+    Args:
+        baseline: to show.
+        options: by which its runs are judged.
+        only: these metrics; all where there are none.
+    """
     return {
         "recipe": baseline.recipe,
         "fingerprint": baseline.fingerprint,
@@ -30,11 +37,13 @@ def numbers(baseline: Baseline, only: Sequence[str] = ()) -> dict[str, Any]:
         "twins": [vars(twin) for twin in baseline.twins],
         "accepted": vars(baseline.accepted),
         "retired": vars(baseline.retired) if baseline.retired else None,
-        "metrics": [one.to_json() for one in _results(baseline, only)],
+        "metrics": [one.to_json() for one in _results(baseline, options, only)],
     }
 
 
-def print_baseline(baseline: Baseline, name: str, only: Sequence[str] = ()) -> None:
+def print_baseline(
+    baseline: Baseline, name: str, options: Options, only: Sequence[str] = ()
+) -> None:
     """Runs, a table of all metrics, and a plot of the first few."""
     console = _console()
     whose = f"{escape(baseline.recipe)}: " if baseline.recipe else ""
@@ -48,7 +57,9 @@ def print_baseline(baseline: Baseline, name: str, only: Sequence[str] = ()) -> N
     if baseline.retired:
         date, why = baseline.retired.date, escape(baseline.retired.reason)
         print_words(console, f"[bold yellow]retired[/] {date}: {why}")
-    results = _results(baseline, only)
+    if options.budget.num_recipes > 1:
+        console.print(f"judged as one of {options.budget.num_recipes} recipes of a night")
+    results = _results(baseline, options, only)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("metric", overflow="fold")
     table.add_column("summary")
@@ -85,13 +96,16 @@ def print_difference(before: Baseline, after: Baseline) -> None:
     for name in sorted(before.curves.keys() ^ after.curves.keys()):
         side = "before" if name in before.curves else "after"
         console.print(f"{escape(name)}: only {side}")
-    old_results = {(one.metric, one.summary): one for one in _results(before)}
+    old_results = {
+        (one.metric, one.summary): one
+        for one in _results(before, Options(directions=before.directions))
+    }
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("metric", overflow="fold")
     table.add_column("summary")
     for column in ("before", "after", "change", "detectable before", "after"):
         table.add_column(column, justify="right")
-    for one in _results(after):
+    for one in _results(after, Options(directions=after.directions)):
         old_one = old_results.get((one.metric, one.summary))
         if old_one is None or old_one.baseline is None or one.baseline is None:
             continue
@@ -131,15 +145,20 @@ def _values(one: Baseline) -> list[tuple[str, list[int], str]]:
     ]
 
 
-def _results(baseline: Baseline, only: Sequence[str] = ()) -> list[MetricResult]:
-    """Every check of a future run, measured on the baseline's own mean."""
+def _results(baseline: Baseline, options: Options, only: Sequence[str] = ()) -> list[MetricResult]:
+    """Every check of a future run, measured on the baseline's own mean.
+
+    Of metrics that are asked for, too, as they are where all share the budget.
+    """
     runs = [as_metrics(baseline, i) for i in range(len(baseline.runs))]
     mean = {
         name: dict(zip(curve.steps.tolist(), curve.values.mean(axis=0).tolist(), strict=True))
         for name, curve in baseline.curves.items()
     }
-    options = Options(directions=baseline.directions, only=tuple(only), picture_all=True)
+    options = replace(options, picture_all=True)
     found = list(comparison.compare_runs(runs, [mean], options).results)
+    if only:
+        found = [one for one in found if one.metric in only]
     pairs = matched.pairs_of(baseline, only)
     for seed in sorted({twin.seed for twin in baseline.twins if twin.seed is not None}):
         run = runs[pairs.seeds.index(seed)]

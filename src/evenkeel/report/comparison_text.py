@@ -186,7 +186,7 @@ def _coarse_lines(comparison: Comparison) -> list[str]:
 def _advice(one: MetricResult) -> str:
     if one.runs_needed is None:
         return "; more runs would not make it fine enough"
-    return f"; with {one.runs_needed} baseline runs it would be fine enough"
+    return f"; with about {one.runs_needed} baseline runs it would be fine enough"
 
 
 def _promise(comparison: Comparison) -> str:

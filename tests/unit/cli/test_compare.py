@@ -239,3 +239,103 @@ def test_a_value_beyond_all_bounds_fits_its_table(
     assert plot and max(map(len, table.splitlines())) <= 120
     last = words.splitlines()[-2]  # a verdict is one line, however long
     assert last.startswith("REGRESSED ") and len(last) > 120
+
+
+def test_a_run_that_diverged_gets_into_no_baseline(
+    baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = write(tmp_path / "lost.json", 60)
+    values = series.load(lost)["train/loss"]
+    series.save(lost, {"train/loss": values | dict.fromkeys(range(60, 101), float("nan"))})
+    good, before = [str(tmp_path / "m0.json"), str(tmp_path / "m1.json")], baseline.read_bytes()
+    for words in (
+        ["record", "--from", *good, str(lost), "--output", str(tmp_path / "new.json")],
+        ["record", "--from", str(lost), "--output", str(tmp_path / "new.json")],
+        ["add", str(baseline), str(lost)],
+        ["accept", str(baseline), str(lost), "--reason", "r"],
+    ):
+        assert main(["baseline", *words]) == 2
+        message = capsys.readouterr().err
+        assert "lost.json is nan at step" in message, words
+        assert "train/loss" in message
+    assert baseline.read_bytes() == before
+    assert main(["compare", good[0], "--baseline", *good, str(lost)]) == 2
+
+
+def test_copies_tell_nothing(
+    baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["baseline", "add", str(baseline), str(tmp_path / "m3.json")]) == 2
+    assert "m3.json is the same as run4 in every value" in capsys.readouterr().err
+    doubtful = str(write(tmp_path / "doubtful.json", 51, 1.01))
+    told = []
+    for runs in ([doubtful], [doubtful, doubtful]):
+        main(["compare", *runs, "--baseline", str(baseline), "--json"])
+        told.append(json.loads(capsys.readouterr().out))
+    once, twice = told
+    assert once["verdict"] == twice["verdict"] == "INCONCLUSIVE"
+    assert once["metrics"] == twice["metrics"]
+    assert "does not count" in twice["notes"][0]
+
+
+def test_a_baseline_of_one_run_shows_what_it_would_find(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, new = write(tmp_path / "m.json", 1), write(tmp_path / "new.json", 2)
+    path = str(tmp_path / "one.json")
+    assert main(["baseline", "record", "--from", str(one), "--output", path]) == 0
+    capsys.readouterr()
+    main(["baseline", "show", path, "--json"])
+    shown = json.loads(capsys.readouterr().out)["metrics"]
+    main(["compare", str(new), "--baseline", path, "--json"])
+    found = json.loads(capsys.readouterr().out)["metrics"]
+    detectable = [
+        {each["summary"]: each["minimum_detectable_change"] for each in each_way}
+        for each_way in (shown, found)
+    ]
+    assert detectable[0]["final"] > 0.3 * detectable[1]["final"]
+
+
+def test_numbers_of_one_metric_are_those_that_it_has_among_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = []
+    for seed in range(3):
+        paths.append(write(tmp_path / f"two{seed}.json", seed))
+        curve = series.load(paths[-1])["train/loss"]
+        series.save(paths[-1], {"train/loss": curve, "validation/loss": curve})
+    path = str(tmp_path / "two.json")
+    assert main(["baseline", "record", "--from", *map(str, paths), "--output", path]) == 0
+    capsys.readouterr()
+    shown = []
+    for only in ([], ["--metric", "train/loss"]):
+        assert main(["baseline", "show", path, "--json", *only]) == 0
+        shown.append(json.loads(capsys.readouterr().out)["metrics"])
+    everything, one = shown
+    assert one == [each for each in everything if each["metric"] == "train/loss"]
+
+
+def test_speed_stands_in_json_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = []
+    for number, factor in enumerate((1.0, 1.0, 1.0, 2.0)):
+        paths.append(write(tmp_path / f"s{number}.json", number))
+        metrics = dict(series.load(paths[-1]))
+        times = {step: factor * (0.5 + 0.001 * (step % 3 + number)) for step in range(1, 101)}
+        series.save(paths[-1], {**metrics, "timing/train/total_step_time": times})
+    *healthy, slow = map(str, paths)
+    assert main(["compare", slow, "--baseline", *healthy, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["verdict"] == "PASS"
+    assert told["speed_and_memory"][0].startswith("SLOWER: timing/train/total_step_time +100")
+
+
+def test_a_recipe_s_name_stands_for_its_baseline(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = str(write(tmp_path / "new.json", 1))
+    name = "sft-llama-0.9m-1n1g-fsdp2tp1"
+    assert main(["compare", new, "--baseline", name, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["verdict"] == "INCOMPLETE"  # it lacks metrics
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", new, "--baseline", name]) == 2
+    assert f"no file {name}" in capsys.readouterr().err

@@ -105,8 +105,8 @@ def test_a_healthy_second_run_clears_the_doubt_and_nothing_is_trained_twice(
 
 def test_runs_that_are_as_bad_make_a_regression_of_it(recipe: Recipe) -> None:
     assert recipe.judged(IN_DOUBT) is Verdict.INCONCLUSIVE
-    recipe.will_train(2001, 50, IN_DOUBT)
-    recipe.will_train(2002, 50, IN_DOUBT)
+    recipe.will_train(2001, 50, 1.0001 * IN_DOUBT)
+    recipe.will_train(2002, 50, 1.0002 * IN_DOUBT)
     confirm = ["confirm", str(recipe.paths.root)]
     assert main(confirm) == EXIT_FINDING
     assert recipe.verdict()["verdict"] == "INCONCLUSIVE"

@@ -210,9 +210,9 @@ def test_what_it_would_find_is_shown_with_the_baseline(
     baseline = baseline_recording.of_evidence(
         recorded, recipe="x", accepted=Acceptance("a", "b", "c")
     )
-    shown = baseline_text.numbers(baseline)
+    shown = baseline_text.numbers(baseline, Options())
     detectable = {one["summary"]: one["minimum_detectable_change"] for one in shown["metrics"]}
     assert detectable[matched.SUMMARY] < 0.01 * detectable["final"]
     assert [twin["seed"] for twin in shown["twins"]] == [1]
-    baseline_text.print_baseline(baseline, "b.json")
+    baseline_text.print_baseline(baseline, "b.json", Options())
     assert "numeric twins of run1 (seed 1, 1)" in capsys.readouterr().out
