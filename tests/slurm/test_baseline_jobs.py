@@ -76,6 +76,8 @@ exec {real} "$@"
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # whoever runs the tests in the background may have it ignored
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def call(self, *words: str | Path) -> tuple[int, str]:
