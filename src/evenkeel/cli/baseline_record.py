@@ -94,6 +94,10 @@ def run(args: argparse.Namespace) -> int:
             fix="evenkeel baseline record --from m1.json m2.json --output baseline.json",
         )
     _refuse_mixed(args)
+    if args.direction:
+        from evenkeel.convergence import baseline_judgement
+
+        baseline_judgement.sides_of(args.direction)  # which metrics there are the runs tell
     if args.output is not None:
         _refuse_existing(args.output, args.force)
     sources = args.sources or _train(args)
@@ -169,7 +173,31 @@ def _train(args: argparse.Namespace) -> list[Path] | None:
         _refuse_recorded(repository, args.name)
     if args.launch is not None:
         return baseline_jobs.pick_up(args)
-    return baseline_jobs.train(args, _wanted(args), repository.find_driver(args.name))
+    driver = repository.find_driver(args.name)
+    _refuse_overrides(args.script_arg, repository.recipe(driver.parent.name, driver.stem))
+    return baseline_jobs.train(args, _wanted(args), driver)
+
+
+def _refuse_overrides(given: Sequence[str], recipe: Path) -> None:
+    """Raise for what would end every job, or make another run of each than it is called.
+
+    Raises:
+        InputError: the recipe has no such key or takes no such value, or the key is the
+            recorder's own.
+    """
+    from evenkeel.recipes import config
+    from evenkeel.recipes.overrides import parse_override
+
+    if not recipe.exists():
+        return  # a driver of another trainer, whose arguments nobody here knows
+    for text in given:
+        key = parse_override(text).dotted
+        if key in ("seed", "policy.numeric_twin"):
+            raise InputError(
+                f"--script-arg {text}: each run of a baseline has its own {key}",
+                fix="leave it out, or set it in the recipe",
+            )
+    config.load(recipe, given)
 
 
 def _wanted(args: argparse.Namespace) -> Recording:
@@ -214,9 +242,24 @@ def _write(args: argparse.Namespace, sources: Sequence[Path]) -> int:
     path = args.output or baseline_files.standard_path(made, args.root)
     _refuse_existing(path, args.force)
     files.save(made, path)
-    warn([*baseline_recording.left_out(evidence, made), *baseline_files.doubts(made)])
+    idle = _idle_patterns(args.without, sources)
+    warn([*idle, *baseline_recording.left_out(evidence, made), *baseline_files.doubts(made)])
     say(f"recorded {held(made)} in {path}")
     return EXIT_OK
+
+
+def _idle_patterns(patterns: Sequence[str], sources: Sequence[Path]) -> list[str]:
+    """Of each pattern that leaves no metric out, that it does not."""
+    from fnmatch import fnmatchcase
+
+    from evenkeel.convergence.run_evidence import read_evidence
+
+    names = {name for path in sources for name in read_evidence(path).metrics} if patterns else ()
+    return [
+        f"--without {pattern!r} fits no metric; there are: {', '.join(sorted(names))}"
+        for pattern in patterns
+        if not any(fnmatchcase(name, pattern) for name in names)
+    ]
 
 
 def warn(doubts: Sequence[str]) -> None:

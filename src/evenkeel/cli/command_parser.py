@@ -27,7 +27,9 @@ class CommandParser(argparse.ArgumentParser):
         found, rest = self.parse_known_args(args, namespace)
         if rest:
             strangers = [word for word in rest if word.startswith("-")] or rest
-            hint = did_you_mean(strangers[0].partition("=")[0], self._options())
+            typed = strangers[0].partition("=")[0]
+            # one that another action has is no misspelling
+            hint = did_you_mean(typed, [one for one in self._options() if one != typed])
             self.error(f"unrecognized arguments: {' '.join(strangers)}{hint}")
         return found
 

@@ -12,7 +12,7 @@ EPILOG = """\
 examples:
   evenkeel confirm tests/test_suites/llm/NAME           # one confirming run, in NAME.confirm1
   evenkeel confirm tests/test_suites/llm/NAME --runs 2  # and a second one, if it is still in doubt
-  evenkeel confirm /results/NAME --driver tests/test_suites/llm/NAME.sh sft.max_num_steps=20
+  evenkeel confirm /results/NAME --driver tests/test_suites/llm/NAME.sh policy.optimizer.lr=1e-4
 
 It trains here, like the driver does when it is called by hand. A run that is not in doubt is not
 trained again. What was interrupted goes on with the same call.

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evenkeel import run_record
 from evenkeel.cli.command_parser import add_action
@@ -20,6 +21,9 @@ from evenkeel.errors import (
     InputError,
 )
 from evenkeel.run_paths import Repository, RunPaths
+
+if TYPE_CHECKING:
+    from evenkeel.recipes.schema import Recipe
 
 NOT_REACHED = 9
 
@@ -153,6 +157,21 @@ def _refuse_other_recipe(args: argparse.Namespace, paths: RunPaths) -> None:
     )
 
 
+def _refuse_other_size(args: argparse.Namespace, recipe: Recipe) -> None:
+    """Raise for overrides of what the CONFIG block decides: how many processes are started."""
+    from evenkeel.recipes import config
+
+    own = config.load(args.config).recipe.cluster
+    for key in ("num_nodes", "gpus_per_node"):
+        asked, started = getattr(recipe.cluster, key), getattr(args, key)
+        if asked not in (getattr(own, key), started):
+            raise InputError(
+                f"cluster.{key} is {asked}, and {key.upper()} in the CONFIG block {started}",
+                path=args.config,
+                fix="leave the override out, or change the recipe and the CONFIG block",
+            )
+
+
 def _train(args: argparse.Namespace) -> int:
     from evenkeel.launch import trainer_process
     from evenkeel.recipes import config
@@ -161,6 +180,7 @@ def _train(args: argparse.Namespace) -> int:
     paths = RunPaths(args.run_dir.resolve())
     resolved = config.load(args.config, args.overrides)
     _refuse_other_recipe(args, paths)
+    _refuse_other_size(args, resolved.recipe)
     loop = resolved.recipe.algorithm.value
     overrides = [
         f"{loop}.max_num_steps={args.max_steps}",

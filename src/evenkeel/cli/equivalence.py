@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 EPILOG = """\
 examples:
   evenkeel equivalence --suite nightly_cpu          # the groups that its recipes declare
-  evenkeel equivalence --launch 20260102T030405-1a2b3c
+  evenkeel equivalence --launch 20260102-030405-1a2b3c
   evenkeel equivalence runs/fsdp2tp1 runs/fsdp2tp2 runs/megatrontp2 --tolerance 0.02
   evenkeel equivalence --groups groups.yaml
 

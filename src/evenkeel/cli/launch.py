@@ -29,7 +29,7 @@ examples:
   tools/launch --suite nightly --watch      # a whole night
   tools/launch --suite nightly --nights 5   # tonight's share of a suite that is above its budget
   tools/launch --suite nightly --resume     # go on with a night whose launcher died
-  tools/launch --run my-cluster x.sh --script-arg sft.max_num_steps=20
+  tools/launch --run my-cluster x.sh --script-arg policy.optimizer.lr=1e-4
                                             # a profile of env.toml; an argument for the driver
 
 variables (each has a flag, which wins): CONTAINER ACCOUNT PARTITION MOUNTS EXTRA_ENV

@@ -43,7 +43,7 @@ snapshot was taken, and the manifest with the commit, where this repository has 
 examples:
   evenkeel snapshot verify                                 # the newest of every recipe
   evenkeel snapshot verify sft-llama3.2-1b-1n8g-fsdp2tp1   # the newest of this one
-  evenkeel snapshot verify 20260102T030405-1a2b3c          # all of this launch
+  evenkeel snapshot verify 20260102-030405-1a2b3c          # all of this launch
 
 exit status: 0 all are as they were taken; 1 one is not; 2 bad input
 """

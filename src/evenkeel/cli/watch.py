@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EPILOG = """\
 examples:
   evenkeel watch                           # the newest launch of this repository
-  evenkeel watch 20260102T030405-1a2b3c    # a launch by its id, or by its folder
+  evenkeel watch 20260102-030405-1a2b3c    # a launch by its id, or by its folder
   evenkeel watch --once --json             # how it stands now, for machines
 
 Ctrl-C ends the watching, not the jobs; call it again to go on. A run whose loss is not finite,
@@ -83,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Watch to the end; the exit status of the CLI."""
     from evenkeel.launch import baseline_jobs
+    from evenkeel.launch.launch_record import LaunchState, read_state
 
     record = find_launch(args.launch, args.root, args.snapshot_dir)
     if record.recording is not None:
@@ -90,6 +91,12 @@ def run(args: argparse.Namespace) -> int:
             f"launch {record.launch_id} trains the runs of a baseline, which have no verdict yet",
             path=record.folder,
             fix=f"{baseline_jobs.command(record)} follows them and records it",
+        )
+    if read_state(record.folder) is LaunchState.PREPARED:
+        raise InputError(
+            f"launch {record.launch_id} was only prepared (DRYRUN=2): nothing is submitted",
+            path=record.folder,
+            fix="launch without DRYRUN, or name another launch",
         )
     try:
         return watch(record, args)
@@ -131,13 +138,12 @@ def find_launch(launch: str | None, root: Path | None, snapshot_dir: str | None)
             fix="name one by its id or folder, none for the newest; 'evenkeel snapshot list' shows"
             " which recipes each has",
         )
-    for path in reversed(known):
-        # DRYRUN=2 leaves launches without jobs, which must not hide those that have some
-        if read_state(path) is not LaunchState.PREPARED:
-            record = read_record(path)
-            if record.recording is None:
-                return record
-    return read_record(known[-1])
+    # DRYRUN=2 leaves launches without jobs, and baselines some whose runs have no verdict: neither
+    # must hide those that have
+    records = [read_record(path) for path in reversed(known)]
+    of_recipes = [record for record in records if record.recording is None]
+    launched = [one for one in of_recipes if read_state(one.folder) is not LaunchState.PREPARED]
+    return (launched or of_recipes or records)[0]
 
 
 def watch(record: LaunchRecord, args: argparse.Namespace) -> int:

@@ -235,10 +235,21 @@ def _same_seed(baseline: Baseline, run: RunEvidence) -> int | None:
 
 
 def parse_directions(pairs: Sequence[str], known: Collection[str]) -> dict[str, Direction]:
-    """``NAME=SIDE`` texts as a mapping.
+    """``NAME=SIDE`` texts as a mapping, of metrics that a baseline has.
 
     Raises:
         InputError: a metric or side that does not exist, or no ``=``.
+    """
+    found = sides_of(pairs)
+    refuse_unknown(list(found), known)
+    return found
+
+
+def sides_of(pairs: Sequence[str]) -> dict[str, Direction]:
+    """``NAME=SIDE`` texts as a mapping, whatever metrics there are.
+
+    Raises:
+        InputError: a side that does not exist, or no ``=``.
     """
     found = {}
     for pair in pairs:
@@ -250,7 +261,6 @@ def parse_directions(pairs: Sequence[str], known: Collection[str]) -> dict[str, 
             hint = did_you_mean(side, sides)
             raise InputError(f"side {side!r} of {name}{hint}; valid: {', '.join(sides)}")
         found[name] = Direction(side)
-    refuse_unknown(list(found), known)
     return found
 
 

@@ -14,6 +14,7 @@ from evenkeel.cli import baseline, launch
 from evenkeel.cli.command_parser import CommandParser
 from evenkeel.cli.main import main
 
+ROOT = Path(__file__).parents[3]
 NAME = "sft-a-1n1g-fsdp2tp1"
 ID = "20260102-030405-1a2b3c"
 DRIVER = """\
@@ -68,6 +69,8 @@ def refused(
         (["--executor", "slurm", "--twins", "-1"], "--twins is -1", ""),
         (["--executor", "slurm", "--output", "."], "a folder, where a file is wanted", "B.json"),
         (["--launch", ID], "nothing was launched from this repository yet", ""),
+        (["--direction", "train/loss=bar"], "side 'bar' of train/loss; valid: lower, higher", ""),
+        (["--executor", "slurm", "--direction", "x", "--dry-run"], "'x' is not NAME=SIDE", ""),
     ],
 )
 def test_what_does_not_go_together_is_told_with_the_mend(
@@ -156,6 +159,24 @@ def test_a_launch_that_is_picked_up_is_one_of_this_recipe_for_a_baseline(
     words = ["baseline", "record", "sft-b-1n1g-fsdp2tp1", "--launch", str(folder)]
     assert main(words) == 2
     assert "'sft-b-1n1g-fsdp2tp1' is not part of launch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("nosuch.key=3", "there is no key 'nosuch'"),
+        ("sft.max_num_steps=many", "sft.max_num_steps"),
+        ("seed=3", "--script-arg seed=3: each run of a baseline has its own seed"),
+        ("+policy.numeric_twin=1", "has its own policy.numeric_twin"),
+    ],
+)
+def test_arguments_that_would_end_every_job_are_refused_before_there_is_one(
+    capsys: pytest.CaptureFixture[str], argument: str, message: str
+) -> None:
+    name = "sft-llama-0.9m-1n1g-fsdp2tp1"
+    words = ["--executor", "slurm", "--dry-run", "--output", "new.json", "--script-arg", argument]
+    assert main(["baseline", "record", name, "--root", str(ROOT), *words]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_what_a_launch_still_takes_is_told_by_a_dry_run(

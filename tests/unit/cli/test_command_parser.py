@@ -62,3 +62,15 @@ def test_an_option_of_an_action_is_told_too(capsys: pytest.CaptureFixture[str]) 
     assert (
         "unrecognized arguments: --metrci=m (did you mean '--metric'?)" in capsys.readouterr().err
     )
+
+
+def test_an_option_that_another_action_has_is_no_misspelling(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parser = CommandParser(prog="x")
+    actions = parser.add_subparsers()
+    actions.add_parser("first").add_argument("--json")
+    actions.add_parser("second")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["second", "--json"])
+    assert capsys.readouterr().err.endswith("unrecognized arguments: --json\n")

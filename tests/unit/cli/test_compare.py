@@ -339,3 +339,13 @@ def test_a_recipe_s_name_stands_for_its_baseline(
     monkeypatch.chdir(tmp_path)
     assert main(["compare", new, "--baseline", name]) == 2
     assert f"no file {name}" in capsys.readouterr().err
+
+
+def test_a_pattern_that_leaves_nothing_out_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [str(write(tmp_path / f"m{seed}.json", seed)) for seed in range(3)]
+    words = ["--output", str(tmp_path / "B.json"), "--without", "timing/*"]
+    assert main(["baseline", "record", "--from", *runs, *words]) == 0
+    told = capsys.readouterr().err
+    assert "--without 'timing/*' fits no metric; there are: train/loss" in told

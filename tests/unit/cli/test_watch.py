@@ -9,7 +9,7 @@ import pytest
 from evenkeel.cli.main import main
 from evenkeel.cli.watch import find_launch
 from evenkeel.launch.launch_record import LaunchRecord, LaunchState, write_state
-from evenkeel.launch.request import LaunchOptions
+from evenkeel.launch.request import LaunchOptions, Recording
 
 IDS = [f"2026010{day}T030405-1a2b3c" for day in range(1, 6)]
 
@@ -20,13 +20,13 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def launched(tree: Path, launch_id: str) -> Path:
+def launched(tree: Path, launch_id: str, recording: Recording | None = None) -> Path:
     folder = tree / "code_snapshots" / ".launches" / launch_id
     folder.mkdir(parents=True)
     record = LaunchRecord(
         folder=folder, launch_id=launch_id, created="2026-01-01T00:00:00+00:00", user="me",
         host="here", python="python3", commit="c0ffee", suite=None, options=LaunchOptions(),
-        recipes=(),
+        recipes=(), recording=recording,
     )  # fmt: skip
     record.write(folder)
     return folder
@@ -70,3 +70,15 @@ def test_a_launch_that_was_only_prepared_does_not_hide_the_newest(tree: Path) ->
         write_state(folder, LaunchState.PREPARED)
     assert find_launch(None, tree, None).folder == folders[1]
     assert find_launch(IDS[4], tree, None).folder == folders[4]
+
+
+def test_a_launch_that_was_only_prepared_is_said_to_be(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_state(launched(tree, IDS[0]), LaunchState.PREPARED)
+    launched(tree, IDS[1], Recording(5, 1))  # of a baseline, though newer
+    for words in ([], [IDS[0]]):
+        assert main(["watch", *words, "--once", "--root", str(tree)]) == 2
+        assert f"launch {IDS[0]} was only prepared (DRYRUN=2)" in capsys.readouterr().err
+    launched(tree, IDS[2])
+    assert find_launch(None, tree, None).launch_id == IDS[2]
