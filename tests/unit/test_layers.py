@@ -21,7 +21,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "launch": {"recipes", "metrics"},
     "convergence": {"recipes", "metrics"},
     "report": CONTROL,
-    "training": {"recipes.config", "recipes.pipeline_stages", "recipes.schema", "metrics.series"},
+    "training": {
+        "recipes.config",
+        "recipes.model_support",
+        "recipes.pipeline_stages",
+        "recipes.schema",
+        "recipes.support",
+        "metrics.series",
+    },
     "cli": CONTROL,
 }
 
