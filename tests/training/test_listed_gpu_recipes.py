@@ -21,12 +21,12 @@ from transformers import PretrainedConfig
 
 from evenkeel.recipes import config, suite
 from evenkeel.recipes.schema import Algorithm, Backend, Device, Policy, Recipe
+from evenkeel.recipes.support import check_parallel, check_supported
 from evenkeel.training import models, vision_model
 from evenkeel.training.algorithms.distillation import teacher_policy
 from evenkeel.training.backends import fsdp2, lora
 from evenkeel.training.backends.gradient_norm import sharded_over
 from evenkeel.training.distributed import Ranks, World
-from evenkeel.training.support import check_supported
 
 pytestmark = [
     # the library warns of what its own parts leave out
@@ -95,7 +95,7 @@ def test_torch(path: Path) -> None:
     check_supported(resolved)
     recipe, size = resolved.recipe, world_size(resolved.recipe)
     for policy in policies(recipe):
-        fsdp2.check_supported(policy, fsdp2.Fsdp2Backend.supported_parallel)
+        check_parallel(policy, fsdp2.Fsdp2Backend.supported_parallel)
         architecture = architecture_of(policy)
         vision_model.check_recipe(recipe, architecture)
         model = models.build_on_meta(architecture)

@@ -17,12 +17,12 @@ from evenkeel.recipes.schema import (
     Parallel,
     Precision,
 )
+from evenkeel.recipes.support import check_supported
 from evenkeel.training import models
 from evenkeel.training.backends import interface as backends
 from evenkeel.training.backends.interface import ModelOutput, Sums
 from evenkeel.training.data.batches import MicroBatch
 from evenkeel.training.distributed import joined
-from evenkeel.training.support import check_supported
 
 # the library warns of what its own parts leave out
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:megatron")

@@ -21,6 +21,7 @@ from evenkeel import run_lock, run_record
 from evenkeel.errors import EXIT_INTERRUPTED, EvenkeelError, InputError, MachineError
 from evenkeel.recipes import config
 from evenkeel.recipes.schema import Algorithm, Backend, Policy
+from evenkeel.recipes.support import check_supported
 from evenkeel.run_paths import RunPaths
 from evenkeel.run_record import TrainerExit
 from evenkeel.training import failures, models, provenance, stopping, vision_model
@@ -33,7 +34,6 @@ from evenkeel.training.distributed import SharedMachineError, World, joined, ran
 from evenkeel.training.loop import End, TrainingLoop
 from evenkeel.training.metric_logger import MetricLogger
 from evenkeel.training.step_meter import StepMeter
-from evenkeel.training.support import check_supported
 
 _PR_SET_PDEATHSIG = 1
 

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from evenkeel.errors import InputError
-from evenkeel.recipes.schema import Algorithm, Backend, Policy, Recipe, Vision
+from evenkeel.recipes.model_support import check_images
+from evenkeel.recipes.schema import Recipe, Vision
 from evenkeel.training import models
 
 TOWERS = ("vision_tower", "visual", "vision_model")
@@ -18,14 +19,6 @@ PROJECTORS = ("multi_modal_projector", "connector", "visual.merger")
 
 TILED = ("idefics2", "idefics3", "smolvlm")
 """Types that want images as (rows, images of a row, 3, height, width); one row may hold all."""
-ONE_DIMENSIONAL = ("llava",)
-"""Types in which an image's tokens have positions and see each other like those of a text, so that
-samples can share a row."""
-
-ON_MEGATRON = ("llava",)
-"""Types that megatron-core has a model of, too."""
-
-TRAINED_WITH_IMAGES = (Algorithm.SFT, Algorithm.GRPO)
 
 
 def check_recipe(recipe: Recipe, config: Any) -> None:
@@ -34,63 +27,7 @@ def check_recipe(recipe: Recipe, config: Any) -> None:
     Raises:
         InputError: with the key to change.
     """
-    policy, sees = recipe.policy, models.sees_images(config)
-    if policy.vision is None:
-        if sees:
-            raise InputError(
-                f"{config.model_type} is a vision-language model, and the recipe has no "
-                "policy.vision",
-                fix="set policy.vision={}, also where the data is text alone",
-            )
-        return
-    if not sees:
-        raise InputError(
-            f"the recipe has policy.vision, and {config.model_type} sees no images",
-            fix="remove the section, or name a vision-language model",
-        )
-    seen = policy.vision
-    if seen.freeze_vision_tower and seen.freeze_projector and seen.freeze_language_model:
-        raise InputError(
-            "vision tower, projector and language model are all frozen, so nothing is trained",
-            fix="set one of policy.vision.freeze_* to false",
-        )
-    if policy.backend is Backend.MEGATRON:
-        _check_megatron(policy, config.model_type)
-    if recipe.algorithm not in TRAINED_WITH_IMAGES:
-        raise InputError(
-            f"vision-language models are not trained by {recipe.algorithm.value}",
-            fix=f"use {' or '.join(TRAINED_WITH_IMAGES)}",
-        )
-    if policy.sequence_packing.enabled and config.model_type not in ONE_DIMENSIONAL:
-        raise InputError(
-            f"images of a {config.model_type} cannot be packed: their tokens do not see each "
-            "other, or count positions, as those of a text do",
-            fix="set policy.sequence_packing.enabled=false; policy.dynamic_batching works",
-        )
-    shares = policy.parallel.sequence_parallel and policy.parallel.tensor_parallel_size > 1
-    # the torch backend would run whole rows again for each token, and forget their images
-    forgets = shares and policy.backend is Backend.FSDP2
-    if forgets and recipe.algorithm is Algorithm.GRPO:
-        raise InputError(
-            "a vision-language model with sequence parallelism cannot generate",
-            fix="set policy.parallel.sequence_parallel=false",
-        )
-
-
-def _check_megatron(policy: Policy, model_type: str) -> None:
-    if model_type not in ON_MEGATRON:
-        raise InputError(
-            f"policy.backend is megatron, and megatron-core has no model that sees images as a "
-            f"{model_type} does",
-            fix=f"set policy.backend=fsdp2, or describe a {' or '.join(ON_MEGATRON)}",
-        )
-    if policy.parallel.context_parallel_size > 1:
-        raise InputError(
-            f"policy.parallel.context_parallel_size is {policy.parallel.context_parallel_size}, "
-            "and megatron-core shares rows with images out through Transformer Engine and "
-            "megatron.training, which it does not bring",
-            fix="set policy.parallel.context_parallel_size=1",
-        )
+    check_images(recipe, config.model_type, sees=models.sees_images(config))
 
 
 def freeze(model: nn.Module, vision: Vision | None) -> None:

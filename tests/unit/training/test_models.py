@@ -132,11 +132,12 @@ def test_the_gpu_recipe_builds_on_meta() -> None:
 
 
 def test_the_gpu_recipe_is_sharded_over_eight_ranks(fake_mesh: DeviceMesh) -> None:
-    from evenkeel.training.backends.fsdp2 import Fsdp2Backend, check_supported, shard
+    from evenkeel.recipes.support import check_parallel
+    from evenkeel.training.backends.fsdp2 import Fsdp2Backend, shard
 
     name = "sft-llama3.2-1b-1n8g-fsdp2tp1"
     resolved = config.load(ROOT / f"examples/configs/recipes/llm/{name}.yaml", [])
-    check_supported(resolved.recipe.policy, Fsdp2Backend.supported_parallel)
+    check_parallel(resolved.recipe.policy, Fsdp2Backend.supported_parallel)
     described = models.described_config(resolved.recipe.policy.model_config)
     model = models.build_on_meta(described)
     shard(model, fake_mesh, resolved.recipe.policy)

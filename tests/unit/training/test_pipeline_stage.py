@@ -5,9 +5,10 @@ from typing import Any, cast
 import pytest
 
 from evenkeel.errors import InputError
+from evenkeel.recipes.model_support import TORCH_STAGES
 from evenkeel.recipes.pipeline_stages import layers_of_stages
 from evenkeel.training import models
-from evenkeel.training.backends.pipeline_stage import MODEL_TYPES, Place, check_model, cut
+from evenkeel.training.backends.pipeline_stage import Place, check_model, cut
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -37,7 +38,7 @@ def stages_of(config: Any) -> list[set[str]]:
     return found
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", TORCH_STAGES)
 def test_each_stage_holds_its_own_weights_under_their_names(model_type: str) -> None:
     config = architecture(model_type)
     first, middle, last = stages_of(config)

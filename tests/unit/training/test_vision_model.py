@@ -11,6 +11,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from evenkeel.errors import InputError
 from evenkeel.recipes import config
 from evenkeel.recipes.schema import Algorithm, Backend, Policy, Recipe, Vision
+from evenkeel.recipes.support import check_parallel
 from evenkeel.training import models, vision_model
 from evenkeel.training.backends import fsdp2
 
@@ -35,7 +36,7 @@ def test_recipes_build_with_their_parallel_plan(name: str) -> None:
     policy = recipe.policy
     architecture = models.described_config(policy.model_config)
     vision_model.check_recipe(recipe, architecture)
-    fsdp2.check_supported(policy, fsdp2.Fsdp2Backend.supported_parallel)
+    check_parallel(policy, fsdp2.Fsdp2Backend.supported_parallel)
     model = models.build_on_meta(architecture)
     vision_model.freeze(model, policy.vision)
     num_blocks = len(list(models.transformer_blocks(model)))

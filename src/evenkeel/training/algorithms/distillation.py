@@ -25,6 +25,7 @@ from torch import Tensor
 from evenkeel.errors import InputError
 from evenkeel.recipes.schema import Distillation as Settings
 from evenkeel.recipes.schema import KlType, Policy, Recipe
+from evenkeel.recipes.support import check_teacher
 from evenkeel.training import models
 from evenkeel.training.algorithms.interface import Ingredients, StepResult, TrainingAlgorithm
 from evenkeel.training.algorithms.optimizer_step import (
@@ -214,13 +215,7 @@ def teacher_policy(recipe: Recipe) -> Policy:
                 "distillation.teacher has random weights: there is nothing to learn from it",
                 fix="set distillation.teacher.model_name, or distillation.teacher.warm_start",
             )
-    if teacher.tensor_parallel_size not in (1, policy.parallel.tensor_parallel_size):
-        raise InputError(
-            f"distillation.teacher.tensor_parallel_size is {teacher.tensor_parallel_size}, and "
-            f"the student is split over {policy.parallel.tensor_parallel_size} ranks, which the "
-            "teacher shares",
-            fix="remove it",
-        )
+    check_teacher(recipe)
     return replace(
         policy,
         model_name=teacher.model_name,

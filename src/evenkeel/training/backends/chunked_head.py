@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from evenkeel.errors import InputError
 from evenkeel.recipes.schema import Policy
+from evenkeel.recipes.support import check_chunks
 from evenkeel.training.backends.interface import IGNORED_LABEL, ModelOutput, at_temperature
 
 
@@ -118,11 +119,7 @@ def install(model: nn.Module, policy: Policy) -> ChunkedHead | None:
     """
     if policy.logits_chunk_size is None:
         return None
-    if policy.parallel.sequence_parallel:
-        raise InputError(
-            "policy.logits_chunk_size and policy.parallel.sequence_parallel do not go together",
-            fix="set one of them to null or false",
-        )
+    check_chunks(policy)
     config = model.config.get_text_config()  # type: ignore[operator, union-attr]
     for key in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(config, key, None) not in (None, 1, 1.0):

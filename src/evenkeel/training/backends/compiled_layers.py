@@ -16,6 +16,7 @@ from torch import nn
 
 from evenkeel.errors import InputError
 from evenkeel.recipes.schema import Policy
+from evenkeel.recipes.support import check_compiled
 
 COMPILERS = ("g++", "clang++")
 """What torch compiles layers with on a CPU, unless ``CXX`` names another."""
@@ -29,16 +30,7 @@ def install(layers: Iterable[nn.Module], policy: Policy, device_type: str) -> No
     """
     if not policy.torch_compile:
         return
-    for wanted, what in (
-        (policy.parallel.tensor_parallel_size > 1, "policy.parallel.tensor_parallel_size above 1"),
-        (policy.vision is not None, "policy.vision"),
-        (policy.lora is not None, "policy.lora"),
-    ):
-        if wanted:
-            raise InputError(
-                f"policy.torch_compile and {what} do not go together in this version",
-                fix="set policy.torch_compile=false",
-            )
+    check_compiled(policy)
     if device_type == "cpu" and not has_compiler():
         raise InputError(
             "policy.torch_compile is true, and this machine has no C++ compiler",

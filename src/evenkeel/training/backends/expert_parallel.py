@@ -19,16 +19,9 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ParallelStyle
 
-from evenkeel.errors import InputError
+from evenkeel.recipes.model_support import check_shared_experts
 from evenkeel.recipes.schema import Parallel
 from evenkeel.training.models import text_blocks
-
-MODEL_TYPES = ("mixtral", "qwen3_moe")
-"""Whose layers are those of dense decoders, but for the experts."""
-
-KEY = "policy.parallel.expert_parallel_size"
-TENSOR_KEY = "policy.parallel.tensor_parallel_size"
-ON_MEGATRON = "policy.backend=megatron"
 
 
 def holds_experts(module: nn.Module) -> bool:
@@ -60,40 +53,7 @@ def check_supported(model: nn.Module, config: Any, parallel: Parallel) -> None:
     Raises:
         InputError: with the sizes that work.
     """
-    experts, tensor = parallel.expert_parallel_size, parallel.tensor_parallel_size
-    within = parallel.expert_tensor_parallel_size
-    count = num_experts(model)
-    if within is not None and (within > 1 or experts == 1):
-        raise InputError(
-            f"policy.parallel.expert_tensor_parallel_size is {within} and expert_parallel_size "
-            f"{experts}, and the fsdp2 backend keeps every expert whole",
-            fix="set policy.parallel.expert_tensor_parallel_size=null",
-        )
-    if experts > 1 and not count:
-        raise InputError(
-            f"{KEY} is {experts}, and a {config.model_type} model has no experts",
-            fix=f"set {KEY}=1",
-        )
-    if not count or experts == tensor == 1:
-        return
-    if config.model_type not in MODEL_TYPES:
-        raise InputError(
-            f"{TENSOR_KEY} is {tensor} and expert_parallel_size {experts}, and the fsdp2 backend "
-            f"does not know how to split {config.model_type} models",
-            fix=f"set both to 1, choose {ON_MEGATRON}, or train one of " + ", ".join(MODEL_TYPES),
-        )
-    if experts != tensor:
-        alone = f"set {TENSOR_KEY}={experts}, or {KEY}=1"
-        raise InputError(
-            f"{TENSOR_KEY} is {tensor} and expert_parallel_size {experts}; on the fsdp2 backend "
-            "the ranks that share attention's matrices share the experts, too",
-            fix=f"set {KEY}={tensor}" if tensor > 1 else alone,
-        )
-    if count % experts:
-        raise InputError(
-            f"{KEY} is {experts}, which does not divide the model's {count} experts",
-            fix=f"set it and {TENSOR_KEY} to a number that divides {count}",
-        )
+    check_shared_experts(parallel, config.model_type, num_experts(model))
 
 
 class WholeExperts(ParallelStyle):

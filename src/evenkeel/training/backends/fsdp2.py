@@ -7,9 +7,8 @@ fp32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -22,8 +21,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
-from evenkeel.errors import InputError
-from evenkeel.recipes.schema import Parallel, Policy, Precision, Recipe
+from evenkeel.recipes.schema import Policy, Precision, Recipe
+from evenkeel.recipes.support import ON_TORCH, check_parallel
 from evenkeel.training import attention, models, shared_prompts, vision_model
 from evenkeel.training.backends import (
     chunked_head,
@@ -63,18 +62,11 @@ if TYPE_CHECKING:
 class Fsdp2Backend(Backend):
     """A transformers model over a mesh of (dp, tp) ranks."""
 
-    supported_parallel = frozenset(
-        {
-            "tensor_parallel_size",
-            "sequence_parallel",
-            "expert_parallel_size",
-            "expert_tensor_parallel_size",
-        }
-    )
+    supported_parallel = ON_TORCH
 
     def __init__(self, recipe: Recipe, config: PretrainedConfig, world: World) -> None:
         self._policy = policy = recipe.policy
-        check_supported(policy, self.supported_parallel)
+        check_parallel(policy, self.supported_parallel)
         self.device = world.device
         self.mesh = world.mesh(policy.parallel)
         self.place = DataParallelPlace(self.mesh["dp"].get_local_rank(), self.mesh["dp"].size())
@@ -277,25 +269,6 @@ class Fsdp2Backend(Backend):
             parts = [name, *(name.removesuffix(".weight") + update for update in lora.UPDATES)]
             weights = {part: whole(part) for part in parts if part in state}
             yield name, lora.merged_weight(self.model, name, weights)
-
-
-def check_supported(policy: Policy, supported: Set[str]) -> None:
-    """Raise an error for a kind of parallelism that a backend would otherwise ignore.
-
-    Args:
-        policy: of the recipe.
-        supported: keys of ``policy.parallel`` that it knows.
-
-    Raises:
-        InputError: with the key and the value that works.
-    """
-    for parallel in fields(Parallel):
-        value, only = getattr(policy.parallel, parallel.name), parallel.default
-        if value != only and parallel.name not in supported:
-            raise InputError(
-                f"policy.parallel.{parallel.name} is {value}, and the fsdp2 backend cannot do that",
-                fix=f"set policy.parallel.{parallel.name}={'null' if only is None else only}",
-            )
 
 
 def shard(model: PreTrainedModel, mesh: DeviceMesh, policy: Policy) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from evenkeel.errors import InputError, did_you_mean
 from evenkeel.recipes.schema import Lora, Policy
+from evenkeel.recipes.support import check_low_rank
 
 UPDATES = (".lora_a", ".lora_b")
 
@@ -61,12 +62,7 @@ def attach(model: nn.Module, policy: Policy, seed: int) -> None:
     """
     if policy.lora is None:
         return
-    if policy.parallel.tensor_parallel_size > 1:
-        raise InputError(
-            "policy.lora and policy.parallel.tensor_parallel_size = "
-            f"{policy.parallel.tensor_parallel_size} do not go together in this version",
-            fix="set policy.parallel.tensor_parallel_size=1",
-        )
+    check_low_rank(policy)
     linears = {
         name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)
     }

@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from evenkeel.recipes.pipeline_stages import layers_of_stages
 from evenkeel.recipes.schema import Precision, Recipe
+from evenkeel.recipes.support import ON_TORCH_STAGES
 from evenkeel.training import models
 from evenkeel.training.backends import pipeline_stage, tensor_parallel, torch_state
 from evenkeel.training.backends.batch_transfer import moved
@@ -42,17 +43,10 @@ Report = dict[str, Tensor]
 class PipelineBackend(Fsdp2Backend):
     """A stage of a transformers model, over a mesh of (pp, dp, tp) ranks.
 
-    It trains, reads and saves; algorithms that generate are refused (``training.support``).
+    It trains, reads and saves; algorithms that generate are refused (``recipes.support``).
     """
 
-    supported_parallel = frozenset(
-        {
-            "tensor_parallel_size",
-            "pipeline_parallel_size",
-            "num_layers_in_first_pipeline_stage",
-            "num_layers_in_last_pipeline_stage",
-        }
-    )
+    supported_parallel = ON_TORCH_STAGES
 
     def __init__(self, recipe: Recipe, config: PretrainedConfig, world: World) -> None:
         """Make this rank's stage.

@@ -16,13 +16,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 
-from evenkeel.errors import InputError
+from evenkeel.recipes.model_support import check_stages
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
-
-MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
-"""Whose layers are all that lies between the embedding and the norm before the output layer."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +56,7 @@ def check_model(config: PretrainedConfig) -> None:
     Raises:
         InputError: its type is unknown here.
     """
-    if config.model_type not in MODEL_TYPES:
-        raise InputError(
-            f"policy.parallel.pipeline_parallel_size is above 1, and the fsdp2 backend does not "
-            f"know the stages of a {config.model_type} model",
-            fix="set policy.parallel.pipeline_parallel_size=1, or train one of "
-            + ", ".join(MODEL_TYPES),
-        )
+    check_stages(config.model_type)
 
 
 def cut(model: PreTrainedModel, layers: range, place: Place) -> None:

@@ -25,6 +25,7 @@ from torch.distributed.tensor.parallel import (
 )
 
 from evenkeel.errors import InputError
+from evenkeel.recipes.model_support import check_tensor_ranks
 from evenkeel.recipes.schema import Parallel
 from evenkeel.training.backends import expert_parallel
 from evenkeel.training.backends.expert_parallel import WholeExperts, holds_experts
@@ -74,21 +75,13 @@ def check_divisible(config: Any, size: int, vocabulary: int, *, splits_mlp: bool
     Raises:
         InputError: heads, the MLP or the vocabulary are not multiples of ``size``.
     """
-    amounts = {
-        "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": config.num_key_value_heads,
-        "intermediate_size": config.intermediate_size,
-        "vocab_size": vocabulary,
-    }
-    if not splits_mlp:
-        del amounts["intermediate_size"]
-    for key, amount in amounts.items():
-        if amount % size:
-            raise InputError(
-                f"policy.parallel.tensor_parallel_size is {size}, which does not divide the "
-                f"model's {key} = {amount}",
-                fix=f"set it to a number that divides {amount}",
-            )
+    check_tensor_ranks(
+        size,
+        num_attention_heads=config.num_attention_heads,
+        num_key_value_heads=config.num_key_value_heads,
+        intermediate_size=config.intermediate_size if splits_mlp else None,
+        vocab_size=vocabulary,
+    )
 
 
 def parallelize(model: nn.Module, mesh: DeviceMesh, sequence_parallel: bool) -> None:

@@ -17,15 +17,13 @@ from megatron.core.transformer import MLATransformerConfig, TransformerConfig
 from torch import Tensor
 
 from evenkeel.errors import InputError
+from evenkeel.recipes.model_support import check_experts_on_megatron, check_megatron_family
 from evenkeel.recipes.schema import Policy, Precision
 from evenkeel.training.backends.megatron import mixture
 from evenkeel.training.backends.tensor_parallel import check_divisible
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
-
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma", *mixture.FAMILIES)
-"""Model types of transformers whose every feature has its counterpart here."""
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
@@ -59,11 +57,7 @@ def check_family(config: PretrainedConfig) -> None:
         InputError: with the model types that it trains.
     """
     family = config.model_type
-    if family not in FAMILIES:
-        raise InputError(
-            f"policy.backend is megatron, which does not train models of type {family!r}",
-            fix=f"set policy.backend=fsdp2, or choose one of {', '.join(FAMILIES)}",
-        )
+    check_megatron_family(family)
     windows = [kind for kind in getattr(config, "layer_types", None) or [] if "full" not in kind]
     sliding = getattr(config, "sliding_window", None) and family == "mistral"
     if windows or sliding:
@@ -92,6 +86,9 @@ def architecture(config: PretrainedConfig, policy: Policy, device: torch.device)
     config = config.get_text_config()
     check_family(config)
     check_divisible(config, policy.parallel.tensor_parallel_size, config.vocab_size)
+    count = mixture.num_experts(config) if mixture.has_experts(config) else 0
+    on_gpu = device.type == "cuda"
+    check_experts_on_megatron(policy, config.model_type, count, on_gpu=on_gpu)
     is_latent = mixture.has_latent_attention(config)
     padding: int | None = config.pad_token_id  # below 0, torch counts from the end
     fields = {
@@ -99,7 +96,7 @@ def architecture(config: PretrainedConfig, policy: Policy, device: torch.device)
         **_norms(config),
         **numerics(policy, device),
         **_parallelism(policy),
-        **(mixture.experts(config, policy, device) if mixture.has_experts(config) else {}),
+        **(mixture.experts(config, policy) if count else {}),
         **(mixture.latent_attention(config) if is_latent else {}),
     }
     kind = MLATransformerConfig if is_latent else TransformerConfig

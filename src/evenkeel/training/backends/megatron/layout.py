@@ -12,6 +12,7 @@ from torch import Tensor
 
 from evenkeel.errors import InputError
 from evenkeel.recipes.schema import Parallel
+from evenkeel.recipes.support import check_pieces
 from evenkeel.training.backends.interface import DataParallelPlace
 from evenkeel.training.backends.megatron.context_parallel import ContextShare
 from evenkeel.training.distributed import TIMEOUT, World
@@ -139,9 +140,4 @@ def check_sizes(parallel: Parallel, num_ranks: int) -> None:
             fix="set policy.parallel.expert_tensor_parallel_size=1, or change "
             "policy.parallel.expert_parallel_size",
         )
-    if (parallel.virtual_pipeline_parallel_size or 1) > 1 and pp == 1:
-        raise InputError(
-            f"policy.parallel.virtual_pipeline_parallel_size is "
-            f"{parallel.virtual_pipeline_parallel_size} without a pipeline",
-            fix="set policy.parallel.pipeline_parallel_size to 2 or more, or remove it",
-        )
+    check_pieces(parallel)

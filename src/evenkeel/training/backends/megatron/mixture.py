@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from evenkeel.errors import InputError
-from evenkeel.recipes.schema import Moe, Policy, TokenDispatcher
+from evenkeel.recipes import model_support
+from evenkeel.recipes.schema import Moe, Policy
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-FAMILIES = ("mixtral", "qwen3_moe", "deepseek_v2", "deepseek_v3")
 _DEEPSEEK = ("deepseek_v2", "deepseek_v3")
 
 
 def has_experts(config: PretrainedConfig) -> bool:
     """Whether some layers route tokens to experts."""
-    return config.model_type in FAMILIES
+    return config.model_type in model_support.MEGATRON_MIXTURES
 
 
 def has_latent_attention(config: PretrainedConfig) -> bool:
@@ -48,27 +46,16 @@ def sparse_layers(config: PretrainedConfig) -> list[int]:
 
 def gathers_tokens(config: PretrainedConfig, policy: Policy) -> bool:
     """Whether ranks that share experts gather each other's tokens, and so need equally many."""
-    dispatcher = (policy.moe or Moe()).token_dispatcher
-    shares_experts = policy.parallel.expert_parallel_size > 1
-    return has_experts(config) and shares_experts and dispatcher is TokenDispatcher.ALLGATHER
+    return model_support.gathers_tokens(policy, num_experts(config) if has_experts(config) else 0)
 
 
-def experts(config: PretrainedConfig, policy: Policy, device: torch.device) -> dict[str, Any]:
+def experts(config: PretrainedConfig, policy: Policy) -> dict[str, Any]:
     """Fields of ``TransformerConfig`` for the layers with experts.
 
     Raises:
-        InputError: an option needs a GPU, or routing is of a kind that is not there.
+        InputError: routing is of a kind that is not there.
     """
     options = policy.moe or Moe()
-    on_gpu = device.type == "cuda"
-    _check_options(options, policy, on_gpu)
-    if gathers_tokens(config, policy) and policy.dynamic_batching.enabled:
-        raise InputError(
-            "policy.dynamic_batching gives ranks micro-batches of different sizes, and ranks that "
-            "share experts through policy.moe.token_dispatcher=allgather need equal ones",
-            fix="set policy.dynamic_batching.enabled=false, or on GPUs "
-            "policy.moe.token_dispatcher=alltoall",
-        )
     width = getattr(config, "moe_intermediate_size", None) or config.intermediate_size
     shared = getattr(config, "n_shared_experts", None) or 0
     balanced = options.router_aux_loss_coef > 0
@@ -87,25 +74,6 @@ def experts(config: PretrainedConfig, policy: Policy, device: torch.device) -> d
         "moe_permute_fusion": False,
         **_scores(config),
     }
-
-
-def _check_options(options: Moe, policy: Policy, on_gpu: bool) -> None:
-    if not on_gpu and options.token_dispatcher is not TokenDispatcher.ALLGATHER:
-        raise InputError(
-            f"policy.moe.token_dispatcher is {options.token_dispatcher.value}, which needs a GPU",
-            fix="set policy.moe.token_dispatcher=allgather",
-        )
-    if not on_gpu and options.grouped_gemm:
-        raise InputError(
-            "policy.moe.grouped_gemm is true, which needs a GPU",
-            fix="set policy.moe.grouped_gemm=false",
-        )
-    parallel = policy.parallel
-    if parallel.tensor_parallel_size > 1 and not parallel.sequence_parallel:
-        raise InputError(
-            "megatron-core trains experts with tensor parallelism only if tokens are split, too",
-            fix="set policy.parallel.sequence_parallel=true",
-        )
 
 
 def _scores(config: PretrainedConfig) -> dict[str, Any]:

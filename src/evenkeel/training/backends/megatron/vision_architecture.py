@@ -13,6 +13,7 @@ import torch
 from megatron.core.transformer import TransformerConfig
 
 from evenkeel.errors import InputError
+from evenkeel.recipes.model_support import check_tower_ranks
 from evenkeel.recipes.schema import Policy
 from evenkeel.training import models
 from evenkeel.training.backends.megatron.architecture import activation, numerics
@@ -132,15 +133,9 @@ def _check_kinds(config: PretrainedConfig) -> None:
 
 def _check_divisible(config: PretrainedConfig, size: int) -> None:
     see: Any = config.vision_config
-    amounts = {
-        "vision_config.num_attention_heads": see.num_attention_heads,
-        "vision_config.intermediate_size": see.intermediate_size,
-        "text_config.hidden_size": config.get_text_config().hidden_size,
-    }
-    for key, amount in amounts.items():
-        if amount % size:
-            raise InputError(
-                f"policy.parallel.tensor_parallel_size is {size}, which does not divide the "
-                f"model's {key} = {amount}; megatron-core splits tower and projector, too",
-                fix=f"set it to a number that divides {amount}, or policy.backend=fsdp2",
-            )
+    check_tower_ranks(
+        size,
+        num_attention_heads=see.num_attention_heads,
+        intermediate_size=see.intermediate_size,
+        hidden_size=config.get_text_config().hidden_size,
+    )

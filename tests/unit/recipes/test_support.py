@@ -6,7 +6,7 @@ import pytest
 
 from evenkeel.errors import InputError
 from evenkeel.recipes.config import load
-from evenkeel.training.support import check_supported
+from evenkeel.recipes.support import check_supported
 
 
 @pytest.fixture
