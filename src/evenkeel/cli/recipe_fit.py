@@ -61,16 +61,18 @@ def run(args: argparse.Namespace) -> int:
     from evenkeel.recipes.memory_fit.fit import Verdict
 
     overrides = [item for item in args.items if "=" in item or item.startswith("~")]
-    recipes = [item for item in args.items if item not in overrides]
-    recipes += _of_suites(args)
+    named = [item for item in args.items if item not in overrides]
+    recipes = [*named, *_of_suites(args)]
     if not recipes:
         raise InputError("no recipe is named", fix="pass a name, a YAML file, or --suite NAME")
     card = cards.card(args.gpu, args.memory)
+    not_trained = set(_of_suites(args, is_disabled=True)) - set(named)
     found: list[tuple[Fit, Models]] = []
     errors: list[EvenkeelError] = []
     for recipe in dict.fromkeys(recipes):
         try:
-            found.append(_fit(recipe, overrides, card, args.root))
+            is_planned = recipe in not_trained
+            found.append(_fit(recipe, overrides, card, args.root, is_planned=is_planned))
         except EvenkeelError as error:
             if len(recipes) == 1:
                 raise
@@ -82,25 +84,39 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_FINDING if wrong else EXIT_OK
 
 
-def _of_suites(args: argparse.Namespace) -> Iterator[str]:
+def _of_suites(args: argparse.Namespace, *, is_disabled: bool = False) -> Iterator[str]:
+    """Recipes of the suites; with ``is_disabled`` of those alone whose recipes are not trained."""
     from evenkeel.recipes import suite
 
     for name in args.suite:
         repository = Repository(args.root) if args.root else Repository.around(Path.cwd())
-        yield from (entry.name for entry in suite.find(repository.root, name).entries)
+        listing = suite.find(repository.root, name)
+        if listing.is_disabled or not is_disabled:
+            yield from (entry.name for entry in listing.entries)
 
 
 def _fit(
-    recipe: str, overrides: Sequence[str], card: cards.Card, root: Path | None
+    recipe: str,
+    overrides: Sequence[str],
+    card: cards.Card,
+    root: Path | None,
+    *,
+    is_planned: bool,
 ) -> tuple[Fit, Models]:
+    """Its numbers; of a recipe that ``is_planned`` also where the trainers refuse it so far."""
     from evenkeel.cli.recipe import recipe_path
     from evenkeel.recipes import config
-    from evenkeel.recipes.memory_fit import fit
+    from evenkeel.recipes.memory_fit import fit, refusals
+    from evenkeel.recipes.support import check_supported
 
     path = recipe_path(recipe, root)
     resolved = config.load(path, overrides)
+    if not is_planned:
+        check_supported(resolved)
     try:
         models = fit.models_of(resolved.recipe, _models_dir(path, root))
+        if not is_planned:
+            refusals.check_trainable(resolved.recipe, models)
         return fit.fit(resolved.name, resolved.recipe, models, card), models
     except InputError as error:
         raise InputError(error.message, path=error.path or path, fix=error.fix) from error

@@ -71,6 +71,8 @@ def test_a_path_and_the_memory_of_a_card(
         ([NAME, "policy.model_config.model_type=gpt2"], "model_type is 'gpt2'"),
         ([NAME, "policy.parallel.tensor_parallel_size=3"], "does not divide the 8 that train"),
         ([NAME, "~policy.model_config", "policy.model_name=my/model"], "shape is not known here"),
+        ([NAME, "policy.parallel.context_parallel_size=2"], "the fsdp2 backend cannot do that"),
+        ([NAME, "policy.precision=fp8"], "policy.precision is fp8, which this version does not"),
         (["--suite", "nightli"], "did you mean 'nightly'"),
     ],
 )
@@ -96,3 +98,13 @@ def test_every_recipe_of_the_gpu_suites_is_counted(capsys: pytest.CaptureFixture
     answer = json.loads(capsys.readouterr().out)
     assert answer["errors"] == []
     assert len(answer["recipes"]) > 40
+
+
+def test_a_recipe_that_is_not_trained_yet_is_counted_with_its_suite_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = "sft-llama3.1-8b-1n8g-megatrontp2-fp8"
+    assert main(["recipe", "fit", name]) == 2
+    assert "policy.precision is fp8" in capsys.readouterr().err
+    main(["recipe", "fit", "--suite", "disabled"])
+    assert f" {name} " in capsys.readouterr().out.replace("\n", " ")

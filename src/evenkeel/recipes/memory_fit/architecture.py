@@ -92,6 +92,8 @@ class VisionTower:
     model_type: str
     """Of the whole model: llava, gemma3, smolvlm or qwen2_5_vl."""
     hidden_size: int
+    num_heads: int
+    """Where the configuration says nothing, CLIP's."""
     ffn_size: int
     num_layers: int
     patch_size: int
@@ -255,10 +257,12 @@ def _vision(keys: _Keys, kind: str, text_size: int) -> VisionTower:
     own_sizes = kind == "qwen2_5_vl"
     merge = {"smolvlm": keys.number("scale_factor", 2), "llava": 1}.get(kind, 4)
     hidden, ffn = section.number("hidden_size"), section.number("intermediate_size")
+    heads = section.number("num_heads" if own_sizes else "num_attention_heads", 12)
     num_layers = section.number("depth" if own_sizes else "num_hidden_layers")
     return VisionTower(
         model_type=kind,
         hidden_size=hidden,
+        num_heads=heads,
         ffn_size=ffn,
         num_layers=num_layers,
         patch_size=section.number("patch_size"),

@@ -11,7 +11,7 @@ from typing import Any
 from evenkeel.recipes.memory_fit import generation, training
 from evenkeel.recipes.memory_fit.architecture import Model, keys_of, parse
 from evenkeel.recipes.memory_fit.cards import GIB, Card
-from evenkeel.recipes.memory_fit.layout import Layout, check_experts, layout_of
+from evenkeel.recipes.memory_fit.layout import Layout, layout_of
 from evenkeel.recipes.memory_fit.rank import CUDA_CONTEXT, Phase, Rank
 from evenkeel.recipes.schema import Algorithm, Recipe
 
@@ -137,13 +137,12 @@ def models_of(recipe: Recipe, models_dir: Path) -> Models:
 
 
 def fit(name: str, recipe: Recipe, models: Models, card: Card) -> Fit:
-    """Count everything.
+    """Count everything, also of a recipe that no trainer would take (``check_trainable``).
 
     Raises:
-        InputError: the layout does not divide the ranks or the layers, or cannot hold experts.
+        InputError: the layout does not divide the ranks or the layers.
     """
     layout = layout_of(recipe)
-    check_experts(layout, has_experts=models.policy.text.experts is not None)
     ranks = [
         Rank(recipe, models.policy, layout, stage, models.teacher, card.memory)
         for stage in range(layout.pp)

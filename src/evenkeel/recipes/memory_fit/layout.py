@@ -115,21 +115,3 @@ def layout_of(recipe: Recipe) -> Layout:
         first_stage_layers=parallel.num_layers_in_first_pipeline_stage,
         last_stage_layers=parallel.num_layers_in_last_pipeline_stage,
     )
-
-
-def check_experts(layout: Layout, *, has_experts: bool) -> None:
-    """Raise an error where the torch backend cannot lay experts on ranks so.
-
-    Raises:
-        InputError: sizes of expert and tensor parallelism differ, or experts would be split.
-    """
-    if layout.backend is Backend.MEGATRON or not (has_experts or layout.ep > 1):
-        return
-    if (layout.ep, layout.etp) != (layout.tp, 1):
-        raise InputError(
-            f"policy.parallel asks for tensor {layout.tp}, expert {layout.ep}, expert tensor "
-            f"{layout.etp}, and fsdp2 keeps experts whole, on the ranks that share attention's "
-            "matrices",
-            fix="give expert_parallel_size and tensor_parallel_size one value, and leave "
-            "expert_tensor_parallel_size out",
-        )

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from evenkeel.errors import InputError
-from evenkeel.recipes.memory_fit.architecture import TextModel
 from evenkeel.recipes.memory_fit.cards import CARDS
 from evenkeel.recipes.memory_fit.fit import Fit, Models, Verdict, fit
-from evenkeel.recipes.schema import Algorithm, Backend, GenerationBackend, Recipe
+from evenkeel.recipes.memory_fit.refusals import check_trainable
+from evenkeel.recipes.schema import Algorithm, Backend, Recipe
 
 TENSOR = "policy.parallel.tensor_parallel_size"
 EXPERT = "policy.parallel.expert_parallel_size"
@@ -71,34 +71,18 @@ def _changes(wrong: Fit, models: Models) -> Iterator[Change]:
     """What could be changed, in the order of its cost; of one key, the smallest change first."""
     yield from _cheap_changes(wrong.recipe, wrong)
     policy, layout, text = wrong.recipe.policy, wrong.layout, models.policy.text
-    shared = (text.num_heads, text.num_kv_heads, text.ffn_size, text.vocab_size)
     for factor in (2, 4, 8):
         tp = layout.tp * factor
-        per_node = wrong.recipe.cluster.gpus_per_node
-        is_even = not any(size % tp for size in shared) and _can_share_experts(wrong, text, tp)
-        if tp <= per_node and is_even and policy.lora is None:
+        if tp <= wrong.recipe.cluster.gpus_per_node:
             yield TENSOR, tp
     if policy.backend is Backend.MEGATRON:
-        generation = policy.generation
-        has_vllm = generation is not None and generation.backend is GenerationBackend.VLLM
         for factor in (2, 4):
-            if not has_vllm:  # an engine beside a pipeline is refused
-                yield "policy.parallel.pipeline_parallel_size", layout.pp * factor
-            if policy.vision is None:  # rows with images are not shared out
-                yield "policy.parallel.context_parallel_size", layout.cp * factor
-            if text.experts is not None and text.experts.count % (layout.ep * factor) == 0:
+            yield "policy.parallel.pipeline_parallel_size", layout.pp * factor
+            yield "policy.parallel.context_parallel_size", layout.cp * factor
+            if text.experts is not None:
                 yield EXPERT, layout.ep * factor
     for factor in (2, 4):
         yield "cluster.num_nodes", wrong.recipe.cluster.num_nodes * factor
-
-
-def _can_share_experts(wrong: Fit, text: TextModel, ranks: int) -> bool:
-    """Whether tensor-parallel ranks can share the experts, if torch has to: it does not split
-    latent attention, nor layers that have experts of both kinds."""
-    if text.experts is None or wrong.recipe.policy.backend is Backend.MEGATRON:
-        return True
-    is_known = text.latent is None and not text.experts.shared_ffn_size
-    return is_known and text.experts.count % ranks == 0
 
 
 def _complete(changes: tuple[Change, ...], wrong: Fit, models: Models) -> tuple[Change, ...]:
@@ -139,9 +123,10 @@ def _tried(wrong: Fit, models: Models, attempts: Sequence[tuple[Change, ...]]) -
         for key, value in changes:
             recipe = _changed(recipe, key.split("."), value)
         try:
+            check_trainable(recipe, models)
             yield Mend(changes, fit(wrong.name, recipe, models, wrong.card))
         except InputError:
-            continue  # the sizes do not divide
+            continue  # the sizes do not divide, or the trainers refuse it
 
 
 def _together(wrong: Fit, models: Models) -> Mend | None:

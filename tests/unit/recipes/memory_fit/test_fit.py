@@ -10,6 +10,7 @@ from evenkeel.recipes import config
 from evenkeel.recipes.memory_fit.cards import CARDS, GIB, Card, card
 from evenkeel.recipes.memory_fit.fit import Fit, Models, Verdict, fit, models_of
 from evenkeel.recipes.memory_fit.mends import larger_card, mends
+from evenkeel.recipes.memory_fit.refusals import check_trainable
 
 CONFIGS = Path(__file__).parents[4] / "examples" / "configs"
 H100 = CARDS["h100-80gb"]
@@ -20,6 +21,12 @@ def of(name: str, *overrides: str, on: Card = H100) -> tuple[Fit, Models]:
     recipe = config.load(path, overrides).recipe
     models = models_of(recipe, CONFIGS / "models")
     return fit(name, recipe, models, on), models
+
+
+def check(name: str, *overrides: str) -> None:
+    (path,) = (CONFIGS / "recipes").rglob(f"{name}.yaml")
+    recipe = config.load(path, overrides).recipe
+    check_trainable(recipe, models_of(recipe, CONFIGS / "models"))
 
 
 def parts(found: Fit, phase: str, stage: int = 0) -> dict[str, float]:
@@ -146,16 +153,80 @@ def test_torch_shares_experts_where_it_splits_attention() -> None:
     ]
     again, _ = of(name, *ON_TORCH, *mend.overrides)
     assert again.peak == mend.result.peak
-    with pytest.raises(InputError, match="tensor 4, expert 1, expert tensor 1, and fsdp2 keeps"):
-        of(name, *ON_TORCH, mend.overrides[0])
-    with pytest.raises(InputError, match="tensor 1, expert 4, expert tensor 1, and fsdp2 keeps"):
-        of(name, *ON_TORCH, mend.overrides[1])
+    for fewer in mend.overrides:
+        with pytest.raises(InputError, match="that share attention's matrices share the experts"):
+            check(name, *ON_TORCH, fewer)
 
 
 def test_torch_does_not_split_latent_attention() -> None:
     wrong, models = of("sft-deepseek-v2-lite-2n8g-megatronep8", *ON_TORCH)
     changed = {key for mend in mends(wrong, models) for key, _ in mend.changes}
     assert changed == {"policy.activation_checkpointing", "cluster.num_nodes"}
+
+
+SMALL = "sft-llama3.2-1b-1n8g-fsdp2tp1"
+LLAVA = "vlm_sft-llava1.5-7b-1n8g-fsdp2tp1-actckpt"
+MIXTURE = "sft-qwen3-30ba3b-4n8g-megatrontp2pp2ep8"
+MEGATRON = "pretrain-llama3.1-8b-4n8g-megatrontp2pp2"
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        (SMALL, ["context_parallel_size=2"], "context_parallel_size is 2, and the fsdp2 backend"),
+        (SMALL, ["tensor_parallel_size=3", "cluster.gpus_per_node=6"], "num_attention_heads = 32"),
+        (SMALL, ["tensor_parallel_size=16", "cluster.num_nodes=2"], "num_key_value_heads = 8"),
+        (SMALL, ["tensor_parallel_size=2", "policy.torch_compile=true"], "torch_compile and"),
+        (SMALL, ["tensor_parallel_size=2", "++policy.lora.rank=8"], "policy.lora and"),
+        (SMALL, ["policy.precision=fp8"], "policy.precision is fp8, which this version"),
+        (SMALL, ["pipeline_parallel_size=2", "policy.model_config.model_type=gemma"], "the stages"),
+        (LLAVA, ["policy.backend=megatron", "context_parallel_size=2"], "rows with images out"),
+        (LLAVA, ["policy.backend=megatron", "tensor_parallel_size=3"], "heads = 32"),
+        (
+            LLAVA,
+            [
+                "policy.backend=megatron",
+                "tensor_parallel_size=2",
+                "policy.model_config.vision_config.num_attention_heads=15",
+            ],
+            "vision_config.num_attention_heads = 15; megatron-core splits tower",
+        ),
+        (LLAVA, ["~policy.vision"], "llava is a vision-language model, and the recipe has no"),
+        (MEGATRON, ["policy.lora.rank=8"], "policy.lora asks for low-rank updates"),
+        (MEGATRON, ["expert_parallel_size=2"], "a llama model has no experts"),
+        (
+            MEGATRON,
+            ["pipeline_parallel_size=1", "virtual_pipeline_parallel_size=2"],
+            "virtual_pipeline_parallel_size is 2 without a pipeline",
+        ),
+        (MIXTURE, ["sequence_parallel=false"], "only if tokens are split, too"),
+        (
+            MIXTURE,
+            ["policy.model_config.num_experts=12"],
+            "expert_parallel_size is 8, which does not divide the model's 12 experts",
+        ),
+    ],
+)
+def test_what_the_trainers_refuse_is_refused_here(
+    name: str, overrides: list[str], message: str
+) -> None:
+    ranks = [] if any("cluster" in one for one in overrides) else ["cluster.gpus_per_node=24"]
+    words = [one if "." in one else f"policy.parallel.{one}" for one in overrides]
+    with pytest.raises(InputError) as refused:
+        check(name, *ranks, *words)
+    assert message in refused.value.message
+    assert refused.value.fix
+
+
+@pytest.mark.parametrize("option", ["policy.torch_compile=true", "++policy.lora.rank=8"])
+def test_no_mend_is_one_that_the_trainers_refuse(option: str) -> None:
+    wrong, models = of(SMALL, option, on=card(None, 4))
+    assert wrong.verdict is Verdict.DOES_NOT_FIT
+    changed = {key for mend in mends(wrong, models) for key, _ in mend.changes}
+    assert "policy.parallel.tensor_parallel_size" not in changed
+    plain, models = of(SMALL, on=card(None, 8))
+    changed = {key for mend in mends(plain, models) for key, _ in mend.changes}
+    assert "policy.parallel.tensor_parallel_size" in changed
 
 
 def test_nothing_helps_a_small_card() -> None:
