@@ -111,15 +111,18 @@ def _fit(
 
     path = recipe_path(recipe, root)
     resolved = config.load(path, overrides)
-    if not is_planned:
-        check_supported(resolved)
     try:
+        if not is_planned:
+            check_supported(resolved)
         models = fit.models_of(resolved.recipe, _models_dir(path, root))
         if not is_planned:
             refusals.check_trainable(resolved.recipe, models)
         return fit.fit(resolved.name, resolved.recipe, models, card), models
     except InputError as error:
-        raise InputError(error.message, path=error.path or path, fix=error.fix) from error
+        if error.path not in (None, config.COMMAND_LINE):
+            raise
+        place = f"{path} with {' '.join(overrides)}" if overrides else str(path)
+        raise InputError(error.message, path=place, fix=error.fix) from error
 
 
 def _models_dir(path: Path, root: Path | None) -> Path:

@@ -83,6 +83,21 @@ def test_bad_input_exits_2(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        "policy.parallel.tensor_parallel_size=3",
+        "policy.parallel.context_parallel_size=2",
+        "policy.precision=fp8",
+    ],
+)
+def test_a_file_is_not_blamed_for_what_an_override_asks(
+    override: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["recipe", "fit", NAME, override]) == 2
+    assert f"{NAME}.yaml with {override}: policy." in capsys.readouterr().err
+
+
 def test_one_bad_recipe_among_several_is_told_beside_the_others(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
