@@ -48,7 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpu", metavar="CARD", help=f"{', '.join(cards.CARDS)} (default {cards.DEFAULT})"
     )
-    parser.add_argument("--memory", type=float, metavar="GIB", help="memory of another card")
+    parser.add_argument(
+        "--memory",
+        type=float,
+        metavar="GIB",
+        help="memory of another card; with --gpu, how much of that card's is to be used",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--root", type=Path, metavar="DIR", help="the repository (default: around .)"

@@ -81,7 +81,10 @@ def print_verdict(out: Console, found: Fit, mends: Sequence[Mend], larger: Fit |
             soft_wrap=True,
         )
     if larger is not None:
-        out.print(f"  {larger.verdict.value} as it is on {larger.card.name}: {larger.share:.0%}")
+        whole = "a whole " if larger.card.name == found.card.part_of else ""
+        out.print(
+            f"  {larger.verdict.value} as it is on {whole}{larger.card.name}: {larger.share:.0%}"
+        )
     if not mends and larger is None:
         out.print("  no change of the layout alone makes it fit, nor does any known card")
 

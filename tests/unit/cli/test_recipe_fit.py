@@ -63,6 +63,14 @@ def test_a_path_and_the_memory_of_a_card(
     assert "of 16.0 GiB" in capsys.readouterr().out
 
 
+def test_a_part_of_a_card_is_told_from_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipe", "fit", NAME, "--gpu", "h100-80gb", "--memory", "48"]) == 1
+    printed = capsys.readouterr().out
+    assert "8 x h100-80gb with 48 GiB\n" in printed
+    assert "48.4 of 48.0 GiB" in printed
+    assert "fits as it is on a whole h100-80gb: 61%" in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -16,6 +16,8 @@ class Card:
     name: str
     memory: int
     """Bytes."""
+    part_of: str | None = None
+    """The card of which only so much memory is to be used."""
 
 
 CARDS = {
@@ -36,16 +38,29 @@ DEFAULT = "h100-80gb"
 
 
 def card(name: str | None, memory_gib: float | None) -> Card:
-    """The card of that name, or one with so much memory.
+    """The card of that name, or one with so much memory; with both, a part of the card's memory.
 
     Raises:
-        InputError: the name is unknown, or the memory is not a positive number.
+        InputError: the name is unknown, or the memory is not a positive number, or more than the
+            card has.
     """
-    if memory_gib is not None:
-        if not 0 < memory_gib < 1e6:
-            raise InputError(f"--memory is {memory_gib}, not a number of GiB above 0")
-        return Card(name or f"{memory_gib:g} GiB", int(memory_gib * GIB))
-    name = name or DEFAULT
+    if memory_gib is None:
+        return _named(name or DEFAULT)
+    if not 0 < memory_gib < 1e6:
+        raise InputError(f"--memory is {memory_gib}, not a number of GiB above 0")
+    memory, shown = int(memory_gib * GIB), f"{memory_gib:g} GiB"
+    if name is None:
+        return Card(shown, memory)
+    whole = _named(name)
+    if memory > whole.memory:
+        raise InputError(
+            f"--memory is {memory_gib:g}, and --gpu {name} has {whole.memory / GIB:.1f} GiB",
+            fix="give less, or --memory without --gpu for another card",
+        )
+    return Card(f"{name} with {shown}", memory, part_of=name)
+
+
+def _named(name: str) -> Card:
     if name not in CARDS:
         raise InputError(
             f"--gpu is {name!r}{did_you_mean(name, CARDS)}; known are {', '.join(CARDS)}",

@@ -240,7 +240,11 @@ def test_nothing_helps_a_small_card() -> None:
 def test_cards() -> None:
     assert card(None, None).name == "h100-80gb"
     assert card(None, 48).memory == 48 * GIB
-    with pytest.raises(InputError, match="did you mean 'h100-80gb'"):
-        card("h100-80", None)
+    assert card("h100-80gb", 48) == Card("h100-80gb with 48 GiB", 48 * GIB, part_of="h100-80gb")
+    for memory in (None, 48):
+        with pytest.raises(InputError, match="did you mean 'h100-80gb'"):
+            card("h100-80", memory)
+    with pytest.raises(InputError, match=r"--memory is 96, and --gpu h100-80gb has 79\.6 GiB"):
+        card("h100-80gb", 96)
     with pytest.raises(InputError, match="--memory is -1"):
         card(None, -1)
