@@ -30,7 +30,7 @@ examples:
 
 Above 90 % of the card a recipe is tight. The formulas and how near they are: docs/memory.md.
 
-exit status: 0 all fit, tightly or not; 1 one does not; 2 bad input
+exit status: 0 all fit, tightly or not; 1 one does not; 2 bad input, or no trainer takes a recipe
 """
 
 
