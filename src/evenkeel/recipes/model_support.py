@@ -227,6 +227,20 @@ def check_megatron_family(model_type: str) -> None:
         )
 
 
+def check_megatron_biases(*, has_biases: bool) -> None:
+    """Raise an error for biases in the output projection of attention or in the MLP.
+
+    Raises:
+        InputError: the model has them.
+    """
+    if has_biases:
+        raise InputError(
+            "the model has biases in its output projection or MLP, which the megatron backend "
+            "does not train",
+            fix="set policy.backend=fsdp2",
+        )
+
+
 def check_images(recipe: Recipe, model_type: str, *, sees: bool) -> None:
     """Raise an error where recipe and model do not agree on whether there are images.
 

@@ -47,6 +47,7 @@ def _check_on_megatron(recipe: Recipe, model: Model) -> None:
     on_gpu = recipe.cluster.device is not Device.CPU
     count = _num_experts(text)
     model_support.check_experts_on_megatron(policy, text.model_type, count, on_gpu=on_gpu)
+    model_support.check_megatron_biases(has_biases=text.attention_bias or text.ffn_bias)
     if model.vision is not None:
         model_support.check_tower_ranks(
             size,

@@ -193,6 +193,7 @@ MEGATRON = "pretrain-llama3.1-8b-4n8g-megatrontp2pp2"
         ),
         (LLAVA, ["~policy.vision"], "llava is a vision-language model, and the recipe has no"),
         (MEGATRON, ["policy.lora.rank=8"], "policy.lora asks for low-rank updates"),
+        (MEGATRON, ["++policy.model_config.attention_bias=true"], "has biases in its output"),
         (MEGATRON, ["expert_parallel_size=2"], "a llama model has no experts"),
         (
             MEGATRON,
@@ -218,9 +219,11 @@ def test_what_the_trainers_refuse_is_refused_here(
     assert refused.value.fix
 
 
-@pytest.mark.parametrize("option", ["policy.torch_compile=true", "++policy.lora.rank=8"])
-def test_no_mend_is_one_that_the_trainers_refuse(option: str) -> None:
-    wrong, models = of(SMALL, option, on=card(None, 4))
+@pytest.mark.parametrize(
+    ("option", "memory"), [("policy.torch_compile=true", 8), ("++policy.lora.rank=8", 4)]
+)
+def test_no_mend_is_one_that_the_trainers_refuse(option: str, memory: int) -> None:
+    wrong, models = of(SMALL, option, on=card(None, memory))
     assert wrong.verdict is Verdict.DOES_NOT_FIT
     changed = {key for mend in mends(wrong, models) for key, _ in mend.changes}
     assert "policy.parallel.tensor_parallel_size" not in changed

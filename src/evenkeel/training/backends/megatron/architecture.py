@@ -17,7 +17,11 @@ from megatron.core.transformer import MLATransformerConfig, TransformerConfig
 from torch import Tensor
 
 from evenkeel.errors import InputError
-from evenkeel.recipes.model_support import check_experts_on_megatron, check_megatron_family
+from evenkeel.recipes.model_support import (
+    check_experts_on_megatron,
+    check_megatron_biases,
+    check_megatron_family,
+)
 from evenkeel.recipes.schema import Policy, Precision
 from evenkeel.training.backends.megatron import mixture
 from evenkeel.training.backends.tensor_parallel import check_divisible
@@ -118,12 +122,8 @@ def architecture(config: PretrainedConfig, policy: Policy, device: torch.device)
 def _shape(config: PretrainedConfig) -> dict[str, Any]:
     heads = config.num_attention_heads
     act = getattr(config, "hidden_activation", None) or config.hidden_act
-    if getattr(config, "mlp_bias", False) or getattr(config, "attention_bias", False):
-        raise InputError(
-            "the model has biases in its output projection or MLP, which the megatron backend "
-            "does not train",
-            fix="set policy.backend=fsdp2",
-        )
+    has_biases = getattr(config, "mlp_bias", False) or getattr(config, "attention_bias", False)
+    check_megatron_biases(has_biases=bool(has_biases))
     return {
         "num_layers": config.num_hidden_layers,
         "hidden_size": config.hidden_size,
