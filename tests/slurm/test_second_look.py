@@ -39,7 +39,8 @@ def driver(tree: Path) -> str:
     return f"""
         set -e
         out=${{EVENKEEL_EXP_DIR:-${{0%.sh}}}}
-        {python} {shlex.quote(str(TRAINER))} --max-steps {STEPS} --step-s 0.01 "$out"
+        {python} {shlex.quote(str(TRAINER))} --max-steps {STEPS} --step-s 0.01 --recipe {NAME} \\
+            "$out" ${{1:+"${{@: -1}}"}}
         printf '%s\\n' "$@" > "$out/arguments"
         export PROJECT_ROOT={shlex.quote(str(tree))}
         {python} -m evenkeel.cli.main driver judge --run-dir "$out" --max-steps {STEPS} \\

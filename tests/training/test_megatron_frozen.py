@@ -24,7 +24,12 @@ SMALLEST = 32
 def storages() -> dict[int, tuple[torch.dtype, int]]:
     """(type, bytes) of the memory of all tensors of this process that may be weights."""
     gc.collect()
-    tensors = [found for found in gc.get_objects() if issubclass(type(found), torch.Tensor)]
+    tensors = [
+        found
+        for found in gc.get_objects()
+        # other kinds wrap these, or have no memory and are left from other tests
+        if type(found) in (torch.Tensor, torch.nn.Parameter)
+    ]
     return {
         tensor.untyped_storage().data_ptr(): (tensor.dtype, tensor.untyped_storage().nbytes())
         for tensor in tensors

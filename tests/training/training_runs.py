@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pytest
+
 from evenkeel.metrics.collection import collect
 from evenkeel.recipes.schema import Algorithm
 
@@ -123,7 +125,14 @@ def train_all_on_ranks(
         )
         for rank in range(num_ranks)
     ]
-    outputs = [rank.communicate(timeout=240) for rank in ranks]
+    try:
+        outputs = [rank.communicate(timeout=240) for rank in ranks]
+    except subprocess.TimeoutExpired:
+        for rank in ranks:
+            rank.kill()
+        # each has written where it stands
+        outputs = [rank.communicate() for rank in ranks]
+        pytest.fail(f"{num_ranks} ranks hang: {outputs}")
     assert [rank.returncode for rank in ranks] == [0] * num_ranks, outputs
     statuses: list[int] = json.loads(outputs[0][0].splitlines()[-1])
     return statuses
